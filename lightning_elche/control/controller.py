@@ -1,0 +1,109 @@
+"""The replicated controller: the same reports give the same plan on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from lightning_elche.control.cadence import CadenceConfig, ElChe, ElCheState
+from lightning_elche.control.guard import ConvergenceGuard, GuardAction, GuardConfig
+from lightning_elche.control.reports import Report
+from lightning_elche.control.schedule import Plan
+
+__all__ = ["Controller", "ControllerState"]
+
+TIGHTEN_FACTOR = 0.5
+
+
+class ControllerState(TypedDict):
+    """What `Controller.state_dict` returns; JSON-serialisable."""
+
+    index: int
+    cadence: ElCheState
+    guard: dict[str, list[float]]
+
+
+class Controller:
+    """Turns the reports of an averaging event into the plan of the next window.
+
+    Every rank owns one and feeds it the same gathered reports, so that no coordinator is needed.
+
+    Args:
+        world_size: Number of ranks, at least 2.
+        cadence: Limits of the cadence.
+        guard: Limits of the divergence.
+    """
+
+    def __init__(
+        self,
+        world_size: int,
+        *,
+        cadence: CadenceConfig | None = None,
+        guard: GuardConfig | None = None,
+    ) -> None:
+        self.elche = ElChe(world_size, cadence)
+        self.guard = ConvergenceGuard(guard)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        self.elche.reset()
+        self.guard.reset()
+        self._index = 0
+        self._action = GuardAction.STABLE
+
+    @property
+    def action(self) -> GuardAction:
+        """What the guard decided at the last event."""
+        return self._action
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the present window."""
+        elche = self.elche
+        return Plan(
+            index=self._index,
+            anchor=elche.anchor,
+            local_steps=elche.local_steps,
+            ms_per_batch=elche.ms_per_batch,
+            shares=elche.shares,
+            slowest=elche.slowest,
+            is_calibrated=elche.is_calibrated,
+        )
+
+    def report(self, reports: Sequence[Report]) -> Plan:
+        """Take in one averaging event.
+
+        The cost of an event is known only after its reports are sent; the reports carry that of
+        the event before, and the anchor is tuned by it one event late.
+
+        Args:
+            reports: The reports of all ranks, in rank order.
+        """
+        if self._index > 0:  # no event came before the first one
+            self._action = self.guard.report(max(report.relative_delta for report in reports))
+        self.elche.report(
+            compute_ms=[report.compute_ms for report in reports],
+            steps=[report.batches for report in reports],
+            transfer_ms=max(report.transfer_ms for report in reports),
+            hold=self._action is not GuardAction.STABLE,
+        )
+        if self._action is GuardAction.TIGHTEN:
+            self.elche.tighten(TIGHTEN_FACTOR)
+        self._index += 1
+        return self.plan
+
+    def state_dict(self) -> ControllerState:
+        """Return everything that `load_state_dict` needs."""
+        return ControllerState(
+            index=self._index, cadence=self.elche.state_dict(), guard=self.guard.state_dict()
+        )
+
+    def load_state_dict(self, state: ControllerState) -> None:
+        """Continue from `state`."""
+        self._index = state["index"]
+        self.elche.load_state_dict(state["cadence"])
+        self.guard.load_state_dict(state["guard"])
+
+    def __repr__(self) -> str:
+        return f"Controller(index={self._index}, {self.elche!r}, {self.guard!r})"

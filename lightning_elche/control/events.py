@@ -1,0 +1,81 @@
+"""The outcome of one averaging event, as callbacks and loggers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_elche.control.guard import GuardAction
+from lightning_elche.control.reports import Report
+from lightning_elche.control.schedule import Plan
+
+__all__ = ["AveragingEvent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragingEvent:
+    """What happened when the ranks met.
+
+    All but the fields marked (own) are equal on every rank.
+
+    Attributes:
+        index: Number of the event, from 0.
+        epoch: Epoch in which it took place.
+        global_step: Optimizer steps of all ranks, this window included.
+        epoch_batches: Batches that all ranks have trained in this epoch.
+        reports: The reports of all ranks, in rank order.
+        plan: The plan of the next window.
+        action: What the convergence guard decided.
+        wait_ms: Time this rank waited for its peers (own).
+        transfer_ms: Time this rank spent exchanging parameters (own).
+        exchanged_bytes: Size of the averaged buffers, 0 if nobody had anything to contribute.
+    """
+
+    index: int
+    epoch: int
+    global_step: int
+    epoch_batches: int
+    reports: tuple[Report, ...]
+    plan: Plan
+    action: GuardAction
+    wait_ms: float
+    transfer_ms: float
+    exchanged_bytes: int
+
+    @property
+    def is_epoch_complete(self) -> bool:
+        """Whether no rank has data left in this epoch."""
+        return all(report.is_drained for report in self.reports)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a rank's Trainer was asked to stop."""
+        return any(report.should_stop for report in self.reports)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether a rank received SIGTERM."""
+        return any(report.has_signal for report in self.reports)
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps of all ranks in this window."""
+        return sum(report.optimizer_steps for report in self.reports)
+
+    @property
+    def idle_ratio(self) -> float:
+        """Part of the ranks' time that was spent waiting at the event before this one."""
+        wait = sum(report.wait_ms for report in self.reports)
+        busy = sum(report.compute_ms + report.transfer_ms for report in self.reports)
+        return wait / (wait + busy) if wait + busy else 0.0
+
+    @property
+    def overhead_ratio(self) -> float:
+        """Cost of exchanging parameters relative to the longest compute time of the window."""
+        busiest = max(report.compute_ms for report in self.reports)
+        transfer = max(report.transfer_ms for report in self.reports)
+        return transfer / busiest if busiest else 0.0
+
+    @property
+    def divergence(self) -> float:
+        """Largest relative distance of a replica to the average at the event before this one."""
+        return max(report.relative_delta for report in self.reports)

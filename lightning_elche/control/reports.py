@@ -1,0 +1,79 @@
+"""What every rank tells every other rank at an averaging event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+
+__all__ = ["Report"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One rank's side of an averaging event: the control word and the statistics of its window.
+
+    A window is the time between two averaging events. All fields are numbers, so that the report
+    travels as one float64 vector. Values marked (previous) describe the event before this one,
+    because an event can only report what is over.
+
+    Attributes:
+        epoch: Index of the epoch that the rank works on.
+        batches: Batches trained in the window.
+        optimizer_steps: Optimizer steps made in the window.
+        samples: Samples in these batches.
+        weight: The rank's say in the average; 0 to adopt it without contributing.
+        compute_ms: Time spent in these batches, data loading and hooks included.
+        wait_ms: Time spent waiting for peers (previous).
+        transfer_ms: Time spent exchanging parameters (previous).
+        loss_sum: Sum of the loss over `loss_count` batches.
+        loss_count: Batches that returned a loss.
+        relative_delta: `||pre - post|| / ||post||` of the rank's parameters (previous).
+        is_drained: The rank has no data left in this epoch.
+        should_stop: The rank's Trainer was asked to stop.
+        has_signal: The rank received SIGTERM.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    optimizer_steps: int = 0
+    samples: int = 0
+    weight: float = 0.0
+    compute_ms: float = 0.0
+    wait_ms: float = 0.0
+    transfer_ms: float = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    relative_delta: float = 0.0
+    is_drained: bool = False
+    should_stop: bool = False
+    has_signal: bool = False
+
+    def to_vector(self) -> list[float]:
+        """Return the report as numbers, the version of the format first."""
+        return [float(VERSION), *(float(value) for value in astuple(self))]
+
+    @classmethod
+    def from_vector(cls, vector: Sequence[float]) -> Report:
+        """Rebuild a report from `to_vector`.
+
+        Raises:
+            ValueError: If the vector was written by another version of the format.
+        """
+        names = [field.name for field in fields(cls)]
+        if len(vector) != len(names) + 1 or vector[0] != VERSION:
+            raise ValueError(
+                f"`vector` must hold {len(names) + 1} numbers of report version {VERSION}, got "
+                f"{len(vector)} of version {vector[0] if vector else 'none'}. Install the same "
+                "release of lightning-elche on every rank."
+            )
+        default = cls()
+        numbers = zip(names, vector[1:], strict=True)
+        return cls(**{name: type(getattr(default, name))(number) for name, number in numbers})
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over the window, NaN if no batch returned one."""
+        return self.loss_sum / self.loss_count if self.loss_count else math.nan

@@ -1,0 +1,128 @@
+"""When ranks meet: the pure rules that every rank applies to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Plan", "Window", "is_ready", "patience_ms", "should_average"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all ranks agreed on at the last averaging event, equal on every rank.
+
+    Attributes:
+        index: Number of the averaging event that ends the window, from 0.
+        anchor: Steps of the slowest rank in the window.
+        local_steps: Steps of each rank in the window, length world.
+        ms_per_batch: Time of a batch on each rank in milliseconds, 0 where unknown, length world.
+        shares: Each rank's part of the total throughput, length world, summing to 1.
+        slowest: The rank that anchors the window.
+        is_calibrated: Whether every rank's speed is known.
+    """
+
+    index: int
+    anchor: int
+    local_steps: tuple[int, ...]
+    ms_per_batch: tuple[float, ...]
+    shares: tuple[float, ...]
+    slowest: int
+    is_calibrated: bool
+
+    @property
+    def anchor_wall_ms(self) -> float:
+        """Planned duration of the window in milliseconds, 0 before calibration."""
+        return self.anchor * max(self.ms_per_batch) if self.is_calibrated else 0.0
+
+    @property
+    def fastest(self) -> int:
+        """The rank with the largest share; the lowest such rank on a tie."""
+        return max(range(len(self.shares)), key=lambda rank: (self.shares[rank], -rank))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One rank's progress since the last averaging event.
+
+    Attributes:
+        steps: Batches trained.
+        compute_ms: Time they took in milliseconds.
+        is_drained: Whether the rank has no data left in this epoch.
+        is_accumulating: Whether gradients are being accumulated, so that parameters are mid-step.
+    """
+
+    steps: int
+    compute_ms: float
+    is_drained: bool = False
+    is_accumulating: bool = False
+
+
+def is_ready(plan: Plan, rank: int, window: Window) -> bool:
+    """Decide whether `rank` agrees to an averaging event at its present step boundary.
+
+    The event takes place once every rank agrees, so that the last one to agree sets its time. That
+    should be the slowest rank, at the end of one of its long steps: the others, whose steps are
+    short, then join within one of theirs. Hence everybody else agrees one slow step early and keeps
+    training.
+
+    Args:
+        plan: The agreed plan.
+        rank: The rank that asks.
+        window: Its progress.
+    """
+    if window.is_drained:
+        return True
+    if window.steps < 1 or window.is_accumulating:
+        return False
+    if not plan.is_calibrated:
+        return window.steps >= plan.local_steps[rank]
+    slow_ms = plan.ms_per_batch[plan.slowest]
+    if rank == plan.slowest:
+        return window.steps >= plan.anchor or window.compute_ms >= plan.anchor_wall_ms
+    return window.compute_ms >= plan.anchor_wall_ms - slow_ms
+
+
+def patience_ms(plan: Plan, rank: int, window: Window) -> float:
+    """Return how long `rank`, having agreed, should wait for the slowest rank instead of stepping.
+
+    If the slowest rank arrives in `t`, waiting costs `rank` `t / ms_rank` batches, while one more
+    step makes the slowest rank wait `(ms_rank - t) / ms_slow` batches. Waiting is the cheaper one
+    for `t < ms_rank**2 / (ms_rank + ms_slow)`: half a step between equal ranks, next to nothing
+    for a rank that is much faster.
+
+    Returns:
+        Milliseconds, 0 to go on training.
+    """
+    if not plan.is_calibrated or rank == plan.slowest or window.is_drained:
+        return 0.0
+    own_ms, slow_ms = plan.ms_per_batch[rank], plan.ms_per_batch[plan.slowest]
+    limit = own_ms**2 / (own_ms + slow_ms)
+    # Both clocks started at the common end of the last event.
+    expected = plan.anchor_wall_ms - window.compute_ms
+    return limit if expected <= limit else 0.0
+
+
+def should_average(
+    plan: Plan,
+    windows: Sequence[Window],
+    *,
+    is_in_flight: bool = False,
+    is_complete: bool = False,
+    is_member_lost: bool = False,
+) -> bool:
+    """Decide for a whole group whether an averaging event is due.
+
+    This is what the readiness counter computes without a coordinator: every rank agrees, and
+    nothing forbids it.
+
+    Args:
+        plan: The agreed plan.
+        windows: Progress of every rank.
+        is_in_flight: An event is taking place.
+        is_complete: The last epoch is over.
+        is_member_lost: A rank is gone.
+    """
+    if is_in_flight or is_complete or is_member_lost:
+        return False
+    return all(is_ready(plan, rank, window) for rank, window in enumerate(windows))
