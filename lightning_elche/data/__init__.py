@@ -1,0 +1,1 @@
+"""Samplers that deal the batches of an epoch to ranks of different speed."""

@@ -1,0 +1,76 @@
+"""Puts a dealer between a DataLoader and its sampler."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+from lightning_elche.data.dealer import Dealer
+
+__all__ = ["ChunkSampler", "deal_from", "has_private_stream"]
+
+
+class ChunkSampler(Sampler[Any]):
+    """Yields the batches that this rank claims from the pool of the epoch.
+
+    It has no length on purpose: a rank does not know beforehand how much it will train. The epoch
+    is read when iteration starts, since Lightning calls `set_epoch` after it has begun to prefetch.
+
+    Args:
+        batches: The user's own batch sampler, or its sampler where batching is disabled.
+        dealer: Claims and keeps the books.
+        epoch: Returns the index of the epoch that is about to start.
+    """
+
+    def __init__(self, batches: Iterable[Any], *, dealer: Dealer, epoch: Callable[[], int]) -> None:
+        self._batches = batches
+        self._dealer = dealer
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        """Open the epoch if it is a new one, and yield this rank's batches."""
+        epoch = self._epoch()
+        if not self._dealer.is_open(epoch):
+            _set_epoch(self._batches, epoch)
+            self._dealer.open(epoch, self._batches)
+        return self._dealer.deal()
+
+
+def has_private_stream(loader: object) -> bool:
+    """Return whether `loader` has no index to deal from, so that the user shards it by rank."""
+    return not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset)
+
+
+def deal_from(
+    loader: DataLoader[Any], *, dealer: Dealer, epoch: Callable[[], int]
+) -> DataLoader[Any]:
+    """Return a copy of `loader` that takes its batches from `dealer`.
+
+    All options of the loader are kept, also those of a subclass. Only worker processes are made
+    persistent: starting them anew in every epoch would fork this process right after a collective,
+    which can deadlock the child on Python below 3.12 (CPython issue 112275).
+
+    Raises:
+        ValueError: If the loader returns batches out of order.
+    """
+    if not getattr(loader, "in_order", True):
+        raise ValueError(
+            "`in_order` must be True, got False. Batches are counted as trained in the order in "
+            "which they were claimed."
+        )
+    dealt = copy.copy(loader)
+    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    sampler = ChunkSampler(getattr(loader, name), dealer=dealer, epoch=epoch)
+    # A DataLoader forbids to set its samplers; a copy that was not iterated yet may get others.
+    object.__setattr__(dealt, name, sampler)
+    object.__setattr__(dealt, "persistent_workers", loader.num_workers > 0)
+    return dealt
+
+
+def _set_epoch(batches: object, epoch: int) -> None:
+    for sampler in (batches, getattr(batches, "sampler", None)):
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)

@@ -1,0 +1,113 @@
+"""The collectives of an averaging event, on groups of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.exceptions import PeerLost, RankFailed
+
+__all__ = ["Collectives", "GroupCollectives"]
+
+POLL_S = 0.0002
+
+
+class Collectives(Protocol):
+    """What an averaging event needs; every rank calls the same methods in the same order."""
+
+    rank: int
+    world_size: int
+
+    def gather(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Return the `numbers` of all ranks, in rank order."""
+        ...
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor` by its sum over all ranks, bit-equal everywhere."""
+        ...
+
+    def max_(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor` by its maximum over all ranks."""
+        ...
+
+
+class GroupCollectives:
+    """Collectives on two private process groups.
+
+    Private groups leave the default group to Lightning and to user code, so that nothing of ours
+    can pair up with a collective of theirs. Numbers travel on a Gloo group on the CPU, parameters
+    on a group of the default backend.
+
+    Args:
+        timeout_s: Longest wait for a peer in seconds.
+        store: Tells, while waiting, whether the run has failed elsewhere.
+    """
+
+    def __init__(self, *, timeout_s: float, store: ControlStore) -> None:
+        timeout = timedelta(seconds=timeout_s)
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self._timeout_s = timeout_s
+        self._store = store
+        # Order: numbers, then payload; group creation is collective too.
+        self._numbers = dist.new_group(backend="gloo", timeout=timeout)
+        self._payload = dist.new_group(backend=dist.get_backend(), timeout=timeout)
+
+    def gather(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Return the `numbers` of all ranks, in rank order.
+
+        Raises:
+            PeerLost: If a peer does not arrive in time or its connection closes.
+            RankFailed: If a peer posts a failure meanwhile.
+        """
+        own = torch.tensor(numbers, dtype=torch.float64)
+        parts = [torch.empty_like(own) for _ in range(self.world_size)]
+        try:
+            self._wait(dist.all_gather(parts, own, group=self._numbers, async_op=True))
+        except RuntimeError as err:
+            raise self._explained(err, "at an averaging event") from err
+        return [part.tolist() for part in parts]
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor` by its sum over all ranks."""
+        self._reduce(tensor, dist.ReduceOp.SUM)
+
+    def max_(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor` by its maximum over all ranks."""
+        self._reduce(tensor, dist.ReduceOp.MAX)
+
+    def _reduce(self, tensor: torch.Tensor, op: dist.ReduceOp.RedOpType) -> None:
+        try:
+            dist.all_reduce(tensor, op=op, group=self._payload)
+        except RuntimeError as err:
+            raise self._explained(err, "while parameters were exchanged") from err
+
+    def _explained(self, err: RuntimeError, when: str) -> RuntimeError:
+        """Return the error that tells most: the peer's own, ours, or what the backend said."""
+        if isinstance(err, (RankFailed, PeerLost)):
+            return err
+        try:
+            self._store.raise_if_failed(at_once=True)
+        except (RankFailed, PeerLost) as cause:
+            return cause
+        return PeerLost((), f"A peer was lost {when}: {err}")
+
+    def _wait(self, work: dist.Work) -> None:
+        # Polling keeps the main thread responsive to signals and to failures posted elsewhere.
+        deadline = time.monotonic() + self._timeout_s
+        while not work.is_completed():
+            self._store.raise_if_failed()
+            if time.monotonic() > deadline:
+                raise PeerLost(
+                    (),
+                    f"A peer did not arrive at an averaging event within `timeout_s`="
+                    f"{self._timeout_s:g}. Raise it if a training step can take that long.",
+                )
+            time.sleep(POLL_S)
+        work.wait()

@@ -1,0 +1,242 @@
+"""Averaging rounds: the life of one rank between and at averaging events, without Lightning."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TypedDict
+
+from lightning_elche.control.controller import Controller, ControllerState
+from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
+from lightning_elche.control.events import AveragingEvent
+from lightning_elche.control.reports import Report
+from lightning_elche.control.schedule import Plan, is_ready, patience_ms
+from lightning_elche.distributed.averager import Averager, Exchange
+from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.timing import StepTimer
+from lightning_elche.distributed.window import WindowTracker
+from lightning_elche.exceptions import PeerLost, RankMismatch
+
+__all__ = ["Rounds", "RoundsState"]
+
+MIN_POLL_S, MAX_POLL_S = 0.0002, 0.01
+
+
+class RoundsState(TypedDict):
+    """What `Rounds.state_dict` returns; JSON-serialisable."""
+
+    global_step: int
+    controller: ControllerState
+
+
+class Rounds:
+    """Counts this rank's steps, finds out when all ranks agree to meet, and averages.
+
+    Per step: `window.begin_step`, the step itself, `window.end_step`, then `average` if `is_due`. A
+    rank without data waits in `wait_until_due`. The only traffic between two events is one store
+    operation per step after the rank has agreed to meet.
+
+    Args:
+        controller: The replicated controller.
+        collectives: How to exchange.
+        store: How to agree without waiting.
+        averager: What to exchange.
+        timer: How to time steps.
+        timeout_s: Longest wait for a peer in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        controller: Controller,
+        collectives: Collectives,
+        store: ControlStore,
+        averager: Averager,
+        timer: StepTimer,
+        timeout_s: float,
+    ) -> None:
+        self.controller = controller
+        self.global_step = 0
+        self._collectives = collectives
+        self._store = store
+        self._averager = averager
+        self.window = WindowTracker(timer)
+        self._timeout_s = timeout_s
+        self._totals = EpochTotals(collectives.world_size)
+        self._exchange = Exchange(exchanged_bytes=0, relative_delta=0.0)
+        self._cost_ms = (0.0, 0.0)
+        self._epoch = 0
+        self._epoch_metrics: EpochMetrics | None = None
+        self._plan = controller.plan
+        self._has_agreed = False
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return self._collectives.rank
+
+    @property
+    def plan(self) -> Plan:
+        """The agreed plan of the present window."""
+        return self._plan
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches that all ranks had trained in this epoch at the last event."""
+        return self._totals.batches
+
+    @property
+    def epoch_metrics(self) -> EpochMetrics | None:
+        """The metrics of the last complete epoch."""
+        return self._epoch_metrics
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Start counting a new epoch."""
+        self._epoch = epoch
+        self._totals.reset()
+
+    def is_due(self, *, is_drained: bool = False) -> bool:
+        """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
+
+        Raises:
+            RankFailed: If another rank has failed.
+        """
+        self._store.raise_if_failed()
+        window = self.window.progress(is_drained=is_drained)
+        if not self._has_agreed:
+            if not is_ready(self._plan, self.rank, window):
+                return False
+            self._has_agreed = True
+            agreed = self._store.add(self._key, 1)
+        elif window.is_accumulating and not is_drained:
+            return False
+        else:
+            agreed = self._store.add(self._key, 0)
+        if agreed >= self._collectives.world_size:
+            return True
+        return self._poll(patience_ms(self._plan, self.rank, window) / 1000.0)
+
+    def wait_until_due(self) -> None:
+        """Wait, without data, until all ranks agree to meet.
+
+        Raises:
+            PeerLost: If they do not within the timeout.
+            RankFailed: If another rank has failed.
+        """
+        if not self.is_due(is_drained=True) and not self._poll(self._timeout_s):
+            raise PeerLost(
+                (),
+                f"Not all ranks agreed to average within `timeout_s`={self._timeout_s:g}. Raise it "
+                "if a training step can take that long.",
+            )
+
+    def average(
+        self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
+    ) -> AveragingEvent:
+        """Meet all ranks: exchange reports, average parameters, derive the next plan.
+
+        Args:
+            is_drained: This rank has no data left in the epoch.
+            should_stop: This rank's Trainer was asked to stop.
+            has_signal: This rank received SIGTERM.
+
+        Raises:
+            RankMismatch: If ranks work on different epochs.
+        """
+        own = replace(
+            self.window.report(),
+            epoch=self._epoch,
+            wait_ms=self._cost_ms[0],
+            transfer_ms=self._cost_ms[1],
+            relative_delta=self._exchange.relative_delta,
+            is_drained=is_drained,
+            should_stop=should_stop,
+            has_signal=has_signal,
+        )
+        entered = time.perf_counter()
+        # Order on every rank: reports, parameters, at the end of an epoch the costs of both.
+        reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
+        gathered = time.perf_counter()
+        _check_epochs(reports)
+        self._exchange = Exchange(exchanged_bytes=0, relative_delta=0.0)
+        if any(report.weight for report in reports):
+            self._exchange = self._averager.average([report.weight for report in reports])
+        transferred = time.perf_counter()
+        wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
+        self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
+        return self._close(reports)
+
+    def close_epoch(self) -> EpochMetrics:
+        """Return the metrics of the epoch; every rank calls this after its last event."""
+        costs = self._collectives.gather(self._cost_ms)
+        self._totals.add_costs([(wait, transfer) for wait, transfer in costs])
+        self._epoch_metrics = self._totals.metrics(self._epoch)
+        return self._epoch_metrics
+
+    def agree_any(self, flag: bool) -> bool:
+        """Return whether `flag` is set on any rank; every rank calls this at the same point."""
+        return any(part[0] for part in self._collectives.gather([float(flag)]))
+
+    def state_dict(self) -> RoundsState:
+        """Return the agreed state, equal on every rank; JSON-serialisable."""
+        return RoundsState(global_step=self.global_step, controller=self.controller.state_dict())
+
+    def load_state_dict(self, state: RoundsState) -> None:
+        """Continue from `state`."""
+        self.global_step = state["global_step"]
+        self.controller.load_state_dict(state["controller"])
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._plan = self.controller.plan
+        self._has_agreed = False
+        self.window.reset()
+
+    @property
+    def _key(self) -> str:
+        return f"agreed/{self._plan.index}"
+
+    def _poll(self, wait_s: float) -> bool:
+        """Ask the store for up to `wait_s` seconds whether all ranks have agreed."""
+        began = time.perf_counter()
+        pause = MIN_POLL_S
+        try:
+            while time.perf_counter() - began < wait_s:
+                self._store.raise_if_failed()
+                if self._store.add(self._key, 0) >= self._collectives.world_size:
+                    return True
+                time.sleep(pause)
+                pause = min(1.5 * pause, MAX_POLL_S)
+            return False
+        finally:
+            self.window.waited_s += time.perf_counter() - began
+
+    def _close(self, reports: list[Report]) -> AveragingEvent:
+        index = self._plan.index
+        self._totals.add(reports)
+        self.global_step += sum(report.optimizer_steps for report in reports)
+        if self.rank == 0 and index > 0:
+            # All ranks have left the event before this one, so nobody reads its key any more.
+            self._store.delete(f"agreed/{index - 1}")
+        self.controller.report(reports)
+        self._start_window()
+        wait_ms, transfer_ms = self._cost_ms
+        return AveragingEvent(
+            index=index,
+            epoch=self._epoch,
+            global_step=self.global_step,
+            epoch_batches=self._totals.batches,
+            reports=tuple(reports),
+            plan=self._plan,
+            action=self.controller.action,
+            wait_ms=wait_ms,
+            transfer_ms=transfer_ms,
+            exchanged_bytes=self._exchange.exchanged_bytes,
+        )
+
+
+def _check_epochs(reports: list[Report]) -> None:
+    epochs = [report.epoch for report in reports]
+    if len(set(epochs)) > 1:
+        raise RankMismatch("data", f"Ranks must work on the same epoch, got {epochs} by rank.")

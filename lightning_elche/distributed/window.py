@@ -1,0 +1,80 @@
+"""What this rank has done since the last averaging event."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_elche.control.reports import Report
+from lightning_elche.control.schedule import Window
+from lightning_elche.distributed.timing import StepTimer
+
+__all__ = ["WindowTracker"]
+
+
+class WindowTracker:
+    """Counts and times the steps of one window.
+
+    Args:
+        timer: How to time steps.
+    """
+
+    def __init__(self, timer: StepTimer) -> None:
+        self._timer = timer
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new window."""
+        self._timer.reset()
+        self.batches = 0
+        self.optimizer_steps = 0
+        self.waited_s = 0.0
+        self._samples = 0
+        self._weight = 0.0
+        self._loss: torch.Tensor | None = None
+        self._loss_count = 0
+        self._is_accumulating = False
+
+    def begin_step(self) -> None:
+        """Mark the begin of a training step."""
+        self._timer.begin()
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Take in the loss of a step, without reading it from the device."""
+        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+        self._loss_count += 1
+
+    def end_step(self, *, samples: int, weight: float, is_optimizer_step: bool) -> None:
+        """Mark the end of a training step.
+
+        Args:
+            samples: Samples in the batch.
+            weight: What the batch adds to the rank's weight in the average.
+            is_optimizer_step: Whether the optimizer was stepped, rather than gradients accumulated.
+        """
+        self._timer.end()
+        self.batches += 1
+        self.optimizer_steps += is_optimizer_step
+        self._samples += samples
+        self._weight += weight
+        self._is_accumulating = not is_optimizer_step
+
+    def progress(self, *, is_drained: bool) -> Window:
+        """Return what the schedule needs to know, without stopping the device."""
+        return Window(
+            steps=self.batches,
+            compute_ms=self._timer.elapsed_ms(),
+            is_drained=is_drained,
+            is_accumulating=self._is_accumulating,
+        )
+
+    def report(self) -> Report:
+        """Return the counts and sums of the window, once all its steps have finished."""
+        return Report(
+            batches=self.batches,
+            optimizer_steps=self.optimizer_steps,
+            samples=self._samples,
+            weight=self._weight,
+            compute_ms=self._timer.elapsed_ms(wait=True),
+            loss_sum=0.0 if self._loss is None else float(self._loss),
+            loss_count=self._loss_count,
+        )
