@@ -1,0 +1,68 @@
+"""Train one model on devices of unequal speed: cadence averaging for PyTorch Lightning.
+
+Importing this package is cheap: `torch` and `lightning` are imported when a name is first used.
+`Trainer(strategy="elche")` works after the import, whichever package is imported first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from lightning_elche.registration import register_strategies
+
+if TYPE_CHECKING:
+    from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
+    from lightning_elche.control.cadence import CadenceConfig
+    from lightning_elche.control.chunks import ChunkConfig
+    from lightning_elche.control.epoch_metrics import EpochMetrics
+    from lightning_elche.control.events import AveragingEvent
+    from lightning_elche.control.guard import GuardConfig
+    from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
+    from lightning_elche.strategies.elche import ElCheStrategy
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AveragingEvent",
+    "CadenceConfig",
+    "CadenceMonitor",
+    "ChunkConfig",
+    "ElCheStrategy",
+    "EpochMetrics",
+    "GuardConfig",
+    "MisalignedCollective",
+    "PeerLost",
+    "RankFailed",
+    "RankMismatch",
+]
+
+_MODULES = {
+    "AveragingEvent": "control.events",
+    "CadenceConfig": "control.cadence",
+    "CadenceMonitor": "callbacks.cadence_monitor",
+    "ChunkConfig": "control.chunks",
+    "ElCheStrategy": "strategies.elche",
+    "EpochMetrics": "control.epoch_metrics",
+    "GuardConfig": "control.guard",
+    "MisalignedCollective": "exceptions",
+    "PeerLost": "exceptions",
+    "RankFailed": "exceptions",
+    "RankMismatch": "exceptions",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_strategies()

@@ -1,0 +1,1 @@
+"""Loops that follow averaging events instead of single steps."""

@@ -1,0 +1,325 @@
+"""The Lightning strategy: wires rounds, dealer and guard to the Trainer."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from lightning_elche.control.cadence import CadenceConfig
+from lightning_elche.control.chunks import ChunkConfig, pool_size
+from lightning_elche.control.controller import Controller
+from lightning_elche.control.guard import GuardConfig
+from lightning_elche.data.dealer import Dealer
+from lightning_elche.data.sampler import deal_from, has_private_stream
+from lightning_elche.distributed.averager import Averager
+from lightning_elche.distributed.collectives import GroupCollectives
+from lightning_elche.distributed.control_store import ControlStore, default_store
+from lightning_elche.distributed.replicas import check_replicas
+from lightning_elche.distributed.rounds import Rounds, RoundsState
+from lightning_elche.distributed.timing import timer_for
+from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
+from lightning_elche.loops.progress import show_total_progress
+from lightning_elche.strategies.alignment import Phase
+from lightning_elche.strategies.guarded import GuardedStrategy
+from lightning_elche.strategies.refusals import refuse_unsupported
+from lightning_elche.strategies.signals import StopSignal
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins import ClusterEnvironment
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.accelerators import Accelerator
+    from lightning.pytorch.plugins import CheckpointIO, Precision
+
+    from lightning_elche.control.epoch_metrics import EpochMetrics
+    from lightning_elche.control.events import AveragingEvent
+
+__all__ = ["ElCheStrategy"]
+
+
+class ElCheStrategy(GuardedStrategy):
+    """Trains one model on devices of unequal speed, at nearly the sum of their speeds.
+
+    Each rank trains on its own and claims its batches from the epoch's common pool; parameters are
+    averaged at events whose cadence is anchored on the slowest rank and tuned to an overhead
+    target. Validation, checkpoints and stopping happen at such events. With one device it is plain
+    Lightning.
+
+    Args:
+        cadence: How often ranks meet.
+        chunks: How the batches of an epoch are dealt.
+        guard: When divergence between replicas limits the cadence.
+        misaligned: What to do with a collective asked for inside a training step, for example by
+            `self.log(sync_dist=True, on_step=True)`: "raise", or "local" to use the own value.
+        timeout_s: Longest wait for a peer in seconds.
+        process_group_backend: Backend of the parameter exchange. Default: NCCL on CUDA, else Gloo.
+        start_method: How Lightning starts the ranks of a node.
+        accelerator: Set by the Trainer.
+        parallel_devices: Set by the Trainer.
+        cluster_environment: Set by the Trainer.
+        checkpoint_io: How checkpoints are read and written.
+        precision_plugin: Set by the Trainer.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning_elche import CadenceConfig, ElCheStrategy
+        >>> strategy = ElCheStrategy(cadence=CadenceConfig(anchor=20))
+        >>> trainer = Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False)
+    """
+
+    def __init__(
+        self,
+        *,
+        cadence: CadenceConfig | None = None,
+        chunks: ChunkConfig | None = None,
+        guard: GuardConfig | None = None,
+        misaligned: Literal["raise", "local"] = "raise",
+        timeout_s: float = 1800.0,
+        process_group_backend: str | None = None,
+        start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
+        accelerator: Accelerator | None = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: ClusterEnvironment | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        if not (timeout_s > 0.0 and math.isfinite(timeout_s)):
+            raise ValueError(f"`timeout_s` must be a positive number of seconds, got {timeout_s}.")
+        super().__init__(
+            accelerator=accelerator,
+            parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment,
+            checkpoint_io=checkpoint_io,
+            precision_plugin=precision_plugin,
+            misaligned=misaligned,
+            process_group_backend=process_group_backend,
+            timeout=timedelta(seconds=timeout_s),
+            start_method=start_method,
+        )
+        self._cadence = cadence or CadenceConfig()
+        self._chunks = chunks or ChunkConfig()
+        self._guard = guard or GuardConfig()
+        self._timeout_s = timeout_s
+        self._signal = StopSignal()
+        self._store: ControlStore | None = None
+        self._rounds: Rounds | None = None
+        self._restored: RoundsState | None = None
+        self._dealer: Dealer | None = None
+        self._has_pool = False
+
+    # What the loops and callbacks use
+
+    @property
+    def rounds(self) -> Rounds:
+        """The averaging rounds of the present fit."""
+        if self._rounds is None:
+            raise RuntimeError(
+                "`rounds` exist only during `Trainer.fit` with more than one device."
+            )
+        return self._rounds
+
+    @property
+    def dealer(self) -> Dealer | None:
+        """Deals the training batches; `None` if each rank has a private stream."""
+        return self._dealer if self._has_pool else None
+
+    @property
+    def epoch_metrics(self) -> EpochMetrics | None:
+        """The metrics of the last complete epoch; `None` before, and with one device."""
+        return self._rounds.epoch_metrics if self._rounds is not None else None
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps of all ranks at the last averaging event."""
+        if self._rounds is not None:
+            return self._rounds.global_step
+        return self._restored["global_step"] if self._restored else 0
+
+    def begin_step(self) -> None:
+        """Mark the begin of a training step: ranks are no longer aligned."""
+        self._alignment.phase = Phase.STEP
+        self.rounds.window.begin_step()
+
+    def end_step(self, *, is_optimizer_step: bool) -> None:
+        """Mark the end of a training step and count its batch as trained."""
+        samples = self.dealer.consume() if self.dealer is not None else 1
+        # Samples weigh equally where one pool deals them; private streams count by rank.
+        is_first = self.rounds.window.batches == 0
+        weight = float(samples) if self._has_pool else float(is_first)
+        self.rounds.window.end_step(
+            samples=samples, weight=weight, is_optimizer_step=is_optimizer_step
+        )
+
+    def average(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
+        """Meet all ranks; afterwards they are aligned."""
+        event = self.rounds.average(
+            is_drained=is_drained, should_stop=should_stop, has_signal=self._signal.is_set()
+        )
+        self._alignment.phase = Phase.ALIGNED
+        return event
+
+    def state_dict(self) -> RoundsState:
+        """Return the agreed state for a checkpoint."""
+        return self.rounds.state_dict()
+
+    def load_state_dict(self, state: RoundsState) -> None:
+        """Continue from the state in a checkpoint."""
+        self._restored = state
+        if self._rounds is not None:
+            self._rounds.load_state_dict(state)
+
+    # Set-up and end
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.num_nodes * self.num_processes == 1
+
+    @override
+    def _configure_launcher(self) -> None:
+        if not self._is_alone:
+            super()._configure_launcher()
+
+    @override
+    def setup_distributed(self) -> None:
+        if self._is_alone:
+            self.set_world_ranks()
+        else:
+            super().setup_distributed()
+
+    @override
+    def setup(self, trainer: Trainer) -> None:
+        if self._is_alone:
+            keep_user_samplers(trainer)
+        elif trainer.state.fn == TrainerFn.FITTING:
+            refuse_unsupported(trainer, trainer.lightning_module)
+            install_loops(trainer)
+            self._alignment.phase = Phase.ALIGNED
+            # First the pool: `configure_optimizers` may ask for the number of steps, and with it
+            # for the first batches. The rounds follow in `configure_ddp`, on the model's device.
+            self._open_channels(trainer.lightning_module)
+        super().setup(trainer)
+
+    def _open_channels(self, module: LightningModule) -> None:
+        self._store = ControlStore(default_store(), self.broadcast(uuid.uuid4().hex))
+        self._collectives = GroupCollectives(timeout_s=self._timeout_s, store=self._store)
+        check_replicas(module, self._collectives)
+        controller = Controller(self.world_size, cadence=self._cadence, guard=self._guard)
+        self._controller = controller
+        self._dealer = Dealer(
+            self._store,
+            config=self._chunks,
+            rank=self.global_rank,
+            plan=lambda: controller.plan,
+            limit=self._pool_size,
+        )
+
+    @override
+    def configure_ddp(self) -> None:
+        """Make the replicas equal and start the rounds, instead of wrapping the module in DDP."""
+        module = self.lightning_module
+        if self._is_alone or module is None or self._store is None:
+            return
+        averager = Averager(module.parameters(), module.buffers(), self._collectives)
+        averager.average([1.0] + [0.0] * (self.world_size - 1))  # all adopt rank 0's
+        self._rounds = Rounds(
+            controller=self._controller,
+            collectives=self._collectives,
+            store=self._store,
+            averager=averager,
+            timer=timer_for(self.root_device),
+            timeout_s=self._timeout_s,
+        )
+        if self._restored is not None:
+            self._rounds.load_state_dict(self._restored)
+        show_total_progress(module.trainer, self._rounds)
+
+    @override
+    def on_train_start(self) -> None:
+        if not self._is_alone:
+            # Here, since Lightning installs its own handlers after `on_fit_start`.
+            self._signal.install()
+            self._alignment.guard_default_group()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        super().on_exception(exception)
+        self.tell_failure(exception)
+
+    def tell_failure(self, exception: BaseException) -> None:
+        """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
+        if self._store is None or self._alignment.phase is Phase.FAILED:
+            return
+        self._alignment.phase = Phase.FAILED
+        if isinstance(exception, (RankFailed, PeerLost, SIGTERMException)):
+            return  # they know
+        cause = f"{type(exception).__name__}: {exception}"
+        try:
+            self._store.post_failure(self.global_rank, cause, num_peers=self.world_size - 1)
+        except PeerLost as lost:
+            rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
+
+    @override
+    def teardown(self) -> None:
+        if self._rounds is not None:
+            self._restored = self._rounds.state_dict()  # another `fit` continues from here
+        self._dealer, self._store, self._has_pool = None, None, False
+        super().teardown()
+
+    # Data
+
+    @property
+    @override
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        if self._dealer is not None and self._trainer.training:
+            return {"num_replicas": 1, "rank": 0}  # the whole permutation, equal on every rank
+        return super().distributed_sampler_kwargs
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        trainer = self._trainer
+        if self._dealer is None or not trainer.training or has_private_stream(dataloader):
+            return super().process_dataloader(dataloader)
+        assert isinstance(dataloader, DataLoader)
+        self._has_pool = True
+        # The pool obeys the limits instead of this rank; the fit loop restores them.
+        self._pool_limit = trainer.limit_train_batches
+        trainer.limit_train_batches = 1.0
+        if isinstance(trainer.val_check_interval, float):
+            trainer.val_check_interval = 1.0
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        return deal_from(dataloader, dealer=self._dealer, epoch=lambda: progress.processed)
+
+    def _pool_size(self, total: int) -> int:
+        trainer = self._trainer
+        max_batches = None
+        if trainer.max_steps != -1:
+            steps = trainer.max_steps - self.global_step
+            max_batches = steps * trainer.accumulate_grad_batches
+        return pool_size(
+            total, limit=self._pool_limit, world_size=self.world_size, max_batches=max_batches
+        )
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.lightning_module is not None
+        return self.lightning_module.trainer
+
+    @override
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().training_step(*args, **kwargs)
+        if self._store is not None:
+            loss = output.get("loss") if isinstance(output, Mapping) else output
+            if isinstance(loss, Tensor):
+                self.rounds.window.add_loss(loss)
+        return output

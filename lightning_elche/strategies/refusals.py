@@ -1,0 +1,68 @@
+"""What cannot work when ranks take different numbers of steps, refused before it can hang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    ModelCheckpoint,
+    SpikeDetection,
+    StochasticWeightAveraging,
+    Timer,
+)
+from torchmetrics import Metric
+
+from lightning_elche.loops.lightning_loops import saves_at_steps
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = ["refuse_unsupported"]
+
+REFUSED_CALLBACKS: dict[type, str] = {
+    BatchSizeFinder: "Find the batch size on one device first.",
+    LearningRateFinder: "Find the learning rate on one device first.",
+    SpikeDetection: "Remove it.",
+    StochasticWeightAveraging: "Remove it.",
+    Timer: "Limit `max_epochs` or `max_steps` instead of `max_time`.",
+}
+
+
+def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
+    """Check that nothing needs all ranks at every step.
+
+    Raises:
+        ValueError: Naming what does, and what to do instead.
+    """
+    _refuse_callbacks(trainer)
+    for name, child in module.named_modules():
+        if isinstance(child, torch.nn.SyncBatchNorm):
+            raise ValueError(
+                f"`{name or type(module).__name__}` must not be SyncBatchNorm, which needs all "
+                "ranks in every forward pass. Use BatchNorm: its statistics are averaged with the "
+                "parameters. Set `sync_batchnorm=False` in the Trainer."
+            )
+        if isinstance(child, Metric) and child.dist_sync_on_step:
+            raise ValueError(
+                f"`{name}` must be a metric with `dist_sync_on_step=False`, got True. Its value "
+                "over all ranks is available at the end of the epoch."
+            )
+
+
+def _refuse_callbacks(trainer: Trainer) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+        for refused, fix in REFUSED_CALLBACKS.items():
+            if isinstance(callback, refused):
+                raise ValueError(
+                    f"`callbacks` must not contain {type(callback).__name__} with ElCheStrategy: "
+                    f"it needs all ranks at every step. {fix}"
+                )
+        if isinstance(callback, ModelCheckpoint) and saves_at_steps(callback):
+            raise ValueError(
+                "`callbacks` must not contain a ModelCheckpoint with `every_n_train_steps` or "
+                "`train_time_interval`: ranks are not at the same step. Use `every_n_epochs`, or "
+                "`val_check_interval` and save after validation."
+            )

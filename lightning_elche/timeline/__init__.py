@@ -1,0 +1,1 @@
+"""What ranks did over time, and pictures of it."""
