@@ -13,33 +13,15 @@ from types import ModuleType
 __all__ = ["register_strategies"]
 
 LIGHTNING = "lightning.pytorch"
-START_METHODS = {
-    "elche": "popen",
-    "elche_spawn": "spawn",
-    "elche_fork": "fork",
-    "elche_notebook": "fork",
-}
+STRATEGY = "lightning_elche.strategies.elche"  # registers its names when it is imported
 
 
 def register_strategies() -> None:
     """Register the strategy names, now if Lightning is imported, else as soon as it is."""
     if LIGHTNING in sys.modules:
-        _register()
+        importlib.import_module(STRATEGY)
     else:
         sys.meta_path.insert(0, _RegisterAfterImport())
-
-
-def _register() -> None:
-    registry = importlib.import_module(f"{LIGHTNING}.strategies").StrategyRegistry
-    strategy = importlib.import_module("lightning_elche.strategies.elche").ElCheStrategy
-    for name, start_method in START_METHODS.items():
-        registry.register(
-            name,
-            strategy,
-            description=f"Cadence averaging with `start_method` '{start_method}'",
-            override=True,
-            start_method=start_method,
-        )
 
 
 class _RegisterAfterImport(importlib.abc.MetaPathFinder):
@@ -77,4 +59,4 @@ class _RegisteringLoader(importlib.abc.Loader):
         self._loader.exec_module(module)
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
-        _register()
+        importlib.import_module(STRATEGY)

@@ -13,9 +13,9 @@ from lightning_elche.exceptions import PeerLost, RankFailed
 
 __all__ = ["ControlStore", "default_store"]
 
-FAILURE_KEY, ACKNOWLEDGED_KEY = "failure", "failure/acknowledged"
+FAILURE_KEY, KNOWN_KEY = "failure", "failure/known"
 CHECK_PERIOD_S = 0.5
-ACKNOWLEDGE_S = 5.0
+KNOWN_S = 5.0
 
 
 def default_store() -> Store:
@@ -67,15 +67,20 @@ class ControlStore:
         """Forget `key`, if the store can."""
         self._store.delete_key(key)
 
-    def post_failure(self, rank: int, cause: str, *, num_peers: int) -> None:
-        """Tell all ranks that `rank` has failed, and wait up to 5 seconds until they know.
-
-        The wait is for rank 0, with which the store itself may end. The first failure is kept.
-        """
+    def post_failure(self, rank: int, cause: str) -> None:
+        """Tell all ranks that `rank` has failed; the first failure is kept."""
         self.first_value(FAILURE_KEY, json.dumps({"rank": rank, "cause": cause}))
-        deadline = self._clock() + ACKNOWLEDGE_S
-        while self.add(ACKNOWLEDGED_KEY, 0) < num_peers and self._clock() < deadline:
+
+    def wait_until_known(self, rank: int, *, world_size: int) -> None:
+        """Say that `rank` knows of the failure; rank 0 waits up to 5 seconds until all do.
+
+        It may host the store, which ends with it.
+        """
+        known = self.add(KNOWN_KEY, 1)
+        deadline = self._clock() + KNOWN_S
+        while rank == 0 and known < world_size and self._clock() < deadline:
             time.sleep(CHECK_PERIOD_S / 10)
+            known = self.add(KNOWN_KEY, 0)
 
     def raise_if_failed(self, *, at_once: bool = False) -> None:
         """Raise if a rank has posted a failure.
@@ -95,7 +100,6 @@ class ControlStore:
             if not self._store.check([FAILURE_KEY]):
                 return
             failure = json.loads(self._store.get(FAILURE_KEY))
-            self._store.add(ACKNOWLEDGED_KEY, 1)
         except DistError as err:
             raise _lost(err) from err
         raise RankFailed(failure["rank"], failure["cause"])

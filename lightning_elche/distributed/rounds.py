@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TypedDict
@@ -11,16 +12,15 @@ from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.schedule import Plan, is_ready, patience_ms
+from lightning_elche.distributed.agreement import Agreement
 from lightning_elche.distributed.averager import Averager, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
-from lightning_elche.exceptions import PeerLost, RankMismatch
+from lightning_elche.exceptions import RankMismatch
 
 __all__ = ["Rounds", "RoundsState"]
-
-MIN_POLL_S, MAX_POLL_S = 0.0002, 0.01
 
 
 class RoundsState(TypedDict):
@@ -62,14 +62,16 @@ class Rounds:
         self._store = store
         self._averager = averager
         self.window = WindowTracker(timer)
-        self._timeout_s = timeout_s
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = Exchange(exchanged_bytes=0, relative_delta=0.0)
         self._cost_ms = (0.0, 0.0)
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
         self._plan = controller.plan
-        self._has_agreed = False
+        self._agreement = Agreement(
+            store, rank=collectives.rank, world_size=collectives.world_size, timeout_s=timeout_s
+        )
+        self._agreement.start(self._plan.index)
 
     @property
     def rank(self) -> int:
@@ -100,22 +102,20 @@ class Rounds:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
 
         Raises:
+            PeerLost: If a rank has not agreed within the timeout.
             RankFailed: If another rank has failed.
         """
-        self._store.raise_if_failed()
         window = self.window.progress(is_drained=is_drained)
-        if not self._has_agreed:
+        if not self._agreement.is_posted:
             if not is_ready(self._plan, self.rank, window):
+                self._store.raise_if_failed()
                 return False
-            self._has_agreed = True
-            agreed = self._store.add(self._key, 1)
-        elif window.is_accumulating and not is_drained:
+            self._agreement.post()
+        if window.is_accumulating and not is_drained:
             return False
-        else:
-            agreed = self._store.add(self._key, 0)
-        if agreed >= self._collectives.world_size:
+        if self._agreement.is_reached():
             return True
-        return self._poll(patience_ms(self._plan, self.rank, window) / 1000.0)
+        return self._wait(patience_ms(self._plan, self.rank, window) / 1000.0)
 
     def wait_until_due(self) -> None:
         """Wait, without data, until all ranks agree to meet.
@@ -124,12 +124,8 @@ class Rounds:
             PeerLost: If they do not within the timeout.
             RankFailed: If another rank has failed.
         """
-        if not self.is_due(is_drained=True) and not self._poll(self._timeout_s):
-            raise PeerLost(
-                (),
-                f"Not all ranks agreed to average within `timeout_s`={self._timeout_s:g}. Raise it "
-                "if a training step can take that long.",
-            )
+        if not self.is_due(is_drained=True):
+            self._wait(math.inf)
 
     def average(
         self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
@@ -190,25 +186,14 @@ class Rounds:
 
     def _start_window(self) -> None:
         self._plan = self.controller.plan
-        self._has_agreed = False
+        # Every rank has read the last agreement before its report was gathered.
+        self._agreement.start(self._plan.index)
         self.window.reset()
 
-    @property
-    def _key(self) -> str:
-        return f"agreed/{self._plan.index}"
-
-    def _poll(self, wait_s: float) -> bool:
-        """Ask the store for up to `wait_s` seconds whether all ranks have agreed."""
+    def _wait(self, wait_s: float) -> bool:
         began = time.perf_counter()
-        pause = MIN_POLL_S
         try:
-            while time.perf_counter() - began < wait_s:
-                self._store.raise_if_failed()
-                if self._store.add(self._key, 0) >= self._collectives.world_size:
-                    return True
-                time.sleep(pause)
-                pause = min(1.5 * pause, MAX_POLL_S)
-            return False
+            return self._agreement.wait(wait_s)
         finally:
             self.window.waited_s += time.perf_counter() - began
 
@@ -216,9 +201,6 @@ class Rounds:
         index = self._plan.index
         self._totals.add(reports)
         self.global_step += sum(report.optimizer_steps for report in reports)
-        if self.rank == 0 and index > 0:
-            # All ranks have left the event before this one, so nobody reads its key any more.
-            self._store.delete(f"agreed/{index - 1}")
         self.controller.report(reports)
         self._start_window()
         wait_ms, transfer_ms = self._cost_ms

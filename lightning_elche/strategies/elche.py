@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -46,6 +47,13 @@ if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
 __all__ = ["ElCheStrategy"]
+
+START_METHODS = {
+    "elche": "popen",
+    "elche_spawn": "spawn",
+    "elche_fork": "fork",
+    "elche_notebook": "fork",
+}
 
 
 class ElCheStrategy(GuardedStrategy):
@@ -118,6 +126,21 @@ class ElCheStrategy(GuardedStrategy):
         self._dealer: Dealer | None = None
         self._has_pool = False
 
+    @classmethod
+    @override
+    def register_strategies(
+        cls,
+        strategy_registry: Any,  # Lightning keeps the type private
+    ) -> None:
+        for name, start_method in START_METHODS.items():
+            strategy_registry.register(
+                name,
+                cls,
+                description=f"Cadence averaging with `start_method` '{start_method}'",
+                override=True,
+                start_method=start_method,
+            )
+
     # What the loops and callbacks use
 
     @property
@@ -180,22 +203,6 @@ class ElCheStrategy(GuardedStrategy):
             self._rounds.load_state_dict(state)
 
     # Set-up and end
-
-    @property
-    def _is_alone(self) -> bool:
-        return self.num_nodes * self.num_processes == 1
-
-    @override
-    def _configure_launcher(self) -> None:
-        if not self._is_alone:
-            super()._configure_launcher()
-
-    @override
-    def setup_distributed(self) -> None:
-        if self._is_alone:
-            self.set_world_ranks()
-        else:
-            super().setup_distributed()
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -261,11 +268,13 @@ class ElCheStrategy(GuardedStrategy):
         if self._store is None or self._alignment.phase is Phase.FAILED:
             return
         self._alignment.phase = Phase.FAILED
-        if isinstance(exception, (RankFailed, PeerLost, SIGTERMException)):
-            return  # they know
-        cause = f"{type(exception).__name__}: {exception}"
+        if isinstance(exception, (PeerLost, SIGTERMException)):
+            return  # there is nobody to tell, or all know
         try:
-            self._store.post_failure(self.global_rank, cause, num_peers=self.world_size - 1)
+            if not isinstance(exception, RankFailed):
+                cause = f"{type(exception).__name__}: {exception}"
+                self._store.post_failure(self.global_rank, cause)
+            self._store.wait_until_known(self.global_rank, world_size=self.world_size)
         except PeerLost as lost:
             rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
 
@@ -323,3 +332,6 @@ class ElCheStrategy(GuardedStrategy):
             if isinstance(loss, Tensor):
                 self.rounds.window.add_loss(loss)
         return output
+
+
+ElCheStrategy.register_strategies(StrategyRegistry)

@@ -26,6 +26,8 @@ T = TypeVar("T")
 class GuardedStrategy(DDPStrategy):
     """Launches ranks as DDP does, and lets their collectives run only where ranks are aligned.
 
+    A single rank gets no launcher and no process group.
+
     Args:
         misaligned: What a collective inside a training step does, see `Alignment`.
         process_group_backend: See `ElCheStrategy`, also for what follows.
@@ -62,6 +64,22 @@ class GuardedStrategy(DDPStrategy):
             start_method=start_method,
         )
         self._alignment = Alignment(misaligned)
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.num_nodes * self.num_processes == 1
+
+    @override
+    def _configure_launcher(self) -> None:
+        if not self._is_alone:
+            super()._configure_launcher()
+
+    @override
+    def setup_distributed(self) -> None:
+        if self._is_alone:
+            self.set_world_ranks()
+        else:
+            super().setup_distributed()
 
     @override
     def barrier(self, *args: Any, **kwargs: Any) -> None:
