@@ -1,0 +1,63 @@
+"""What ranks tell each other at an event."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_elche.control.reports import Report
+
+COUNT = st.integers(min_value=0, max_value=2**53)
+NUMBER = st.floats(allow_nan=False)
+
+
+def test_vector_starts_with_the_version() -> None:
+    """The first number says how to read the others, in the order of the fields."""
+    vector = Report(epoch=3, batches=7, has_signal=True).to_vector()
+    assert (vector[:3], vector[-1], len(vector)) == ([1.0, 3.0, 7.0], 1.0, 15)
+
+
+@given(
+    report=st.builds(
+        Report,
+        epoch=COUNT,
+        batches=COUNT,
+        samples=COUNT,
+        weight=NUMBER,
+        compute_ms=NUMBER,
+        loss_sum=NUMBER,
+        loss_count=COUNT,
+        relative_delta=NUMBER,
+        is_drained=st.booleans(),
+        should_stop=st.booleans(),
+    )
+)
+def test_vector_round_trip_keeps_every_field(report: Report) -> None:
+    """A report that travelled as numbers is equal, with counts and flags of their types."""
+    received = Report.from_vector(report.to_vector())
+    assert received == report
+    assert (type(received.batches), type(received.is_drained)) == (int, bool)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [[], Report().to_vector()[:-1], [*Report().to_vector(), 0.0], [2.0, *[0.0] * 14]],
+    ids=["empty", "short", "long", "version"],
+)
+def test_vector_of_another_version_is_refused(vector: list[float]) -> None:
+    """Ranks with different releases are told so."""
+    with pytest.raises(ValueError, match="same release of lightning-elche"):
+        Report.from_vector(vector)
+
+
+def test_mean_loss_is_the_sum_over_the_count() -> None:
+    """Only batches that returned a loss count."""
+    assert Report(batches=9, loss_sum=6.0, loss_count=4).mean_loss == 1.5
+
+
+def test_mean_loss_is_nan_without_a_loss() -> None:
+    """No batch with a loss has no mean."""
+    assert math.isnan(Report(batches=9).mean_loss)

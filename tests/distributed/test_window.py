@@ -1,0 +1,82 @@
+"""What a rank has done since the last event."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_elche.control.reports import Report
+from lightning_elche.control.schedule import Window
+from lightning_elche.distributed.timing import HostTimer
+from lightning_elche.distributed.window import WindowTracker
+from tests.distributed.threads import FakeClock
+
+
+def window_of(*steps: dict[str, object]) -> WindowTracker:
+    """Return a window with these steps of 10 ms each."""
+    clock = FakeClock()
+    window = WindowTracker(HostTimer(clock))
+    for step in steps:
+        window.begin_step()
+        clock.now += 0.01
+        defaults = {"samples": 4, "weight": 4.0, "is_optimizer_step": True}
+        window.end_step(**{**defaults, **step})
+    return window
+
+
+def test_new_window_reports_nothing() -> None:
+    """Without a step all counts are zero."""
+    assert window_of().report() == Report()
+
+
+def test_steps_are_counted_and_timed() -> None:
+    """Batches, samples, weights and times of the steps are summed."""
+    report = window_of({}, {"samples": 3, "weight": 3.0}).report()
+    assert (report.batches, report.optimizer_steps, report.samples) == (2, 2, 7)
+    assert (report.weight, report.compute_ms) == (7.0, pytest.approx(20.0))
+
+
+def test_accumulated_batches_are_no_optimizer_steps() -> None:
+    """A batch without an optimizer step counts as a batch only."""
+    window = window_of({"is_optimizer_step": False}, {})
+    assert (window.batches, window.optimizer_steps) == (2, 1)
+    assert not window.progress(is_drained=False).is_accumulating
+
+
+def test_window_is_accumulating_after_a_batch_without_optimizer_step() -> None:
+    """The schedule learns that parameters are in the midst of a step."""
+    window = window_of({}, {"is_optimizer_step": False})
+    assert window.progress(is_drained=False).is_accumulating
+
+
+def test_progress_tells_what_the_schedule_needs() -> None:
+    """Steps, time and whether data is left."""
+    progress = window_of({}).progress(is_drained=True)
+    assert progress == Window(steps=1, compute_ms=pytest.approx(10.0), is_drained=True)
+
+
+def test_losses_are_summed_without_their_graph() -> None:
+    """Losses of a window are added up, and no graph is kept alive."""
+    window = window_of({}, {})
+    for value in (1.0, 2.5):
+        window.add_loss(torch.tensor(value, requires_grad=True) * 2.0)
+    report = window.report()
+    assert (report.loss_sum, report.loss_count, report.mean_loss) == (7.0, 2, 3.5)
+
+
+def test_loss_of_a_window_is_not_overwritten_in_place() -> None:
+    """The first loss tensor belongs to the user and keeps its value."""
+    window, loss = window_of(), torch.tensor(1.0)
+    window.add_loss(loss)
+    window.add_loss(torch.tensor(2.0))
+    assert loss.item() == 1.0
+
+
+def test_reset_starts_a_new_window() -> None:
+    """After a reset nothing of the last window is left."""
+    window = window_of({"is_optimizer_step": False})
+    window.add_loss(torch.tensor(1.0))
+    window.waited_s = 3.0
+    window.reset()
+    assert (window.report(), window.waited_s) == (Report(), 0.0)
+    assert not window.progress(is_drained=False).is_accumulating
