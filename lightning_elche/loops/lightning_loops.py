@@ -244,9 +244,10 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         trainer.should_stop = event.should_stop
         if event.is_epoch_complete:
             show_epoch_end(trainer, event.epoch_batches)
+        validates = self._should_check_val_fx(data_fetcher)
         super().on_advance_end(data_fetcher)
         self._batches_that_stepped = self.global_step
-        if trainer.enable_validation:
+        if validates:
             _agree_to_stop(trainer)
 
     @override

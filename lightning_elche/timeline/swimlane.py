@@ -41,6 +41,11 @@ def draw_swimlane(
     origin = min(span.start_s for span in spans)
     low, high = _middle(spans)
     _draw(whole, spans, origin, shares)
+    whole.set_xlim(0.0, max(span.start_s + span.duration_s for span in spans) - origin)
+    for rank in range(len(shares)):
+        whole.annotate(
+            _composition(spans, rank), (1.01, rank), xycoords=("axes fraction", "data"), va="center"
+        )
     whole.set_title(title, loc="left", fontsize=11)
     whole.axvspan(low - origin, high - origin, facecolor="none", edgecolor="black", linewidth=1)
     _draw(
@@ -48,7 +53,7 @@ def draw_swimlane(
     )
     zoom.set_xlim(0.0, high - low)
     zoom.set_title("the marked section", loc="left", fontsize=9)
-    zoom.set_xlabel("seconds")
+    zoom.set_xlabel("seconds (white: validation and everything else between events)", fontsize=9)
     handles, labels = whole.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(COLORS), frameon=False)
     figure.savefig(path, dpi=130)
@@ -69,6 +74,16 @@ def _draw(axes: Axes, spans: Sequence[Span], origin: float, shares: Sequence[flo
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def _composition(spans: Sequence[Span], rank: int) -> str:
+    """How a rank's time divides, in percent of what the spans cover."""
+    sums = {
+        kind: sum(span.duration_s for span in spans if span.rank == rank and span.kind == kind)
+        for kind in COLORS
+    }
+    total = sum(sums.values())
+    return "\n".join(f"{kind} {duration / total:.1%}" for kind, duration in sums.items())
 
 
 def _middle(spans: Sequence[Span]) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""The console script `elche`; it starts without torch."""

@@ -1,0 +1,137 @@
+"""`elche simulate`: what a run on ranks of given speeds would be like, in seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_elche.control.cadence import CadenceConfig
+from lightning_elche.control.simulation import Scenario, SimulatedRun, simulate
+from lightning_elche.timeline.spans import Span
+from lightning_elche.timeline.swimlane import draw_swimlane
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["add_to"]
+
+MAX_LANES = 16
+BITS_PER_MEGABYTE = 8.0
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add the verb to the parser of `elche`."""
+    parser = verbs.add_parser(
+        "simulate",
+        help="predict efficiency, idle time and anchor for ranks of given speeds",
+        description="Drives the controller of ElCheStrategy by simulated ranks, without training.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--speeds", type=_speeds, default=(1.0, 0.25), help="relative speeds, such as 1,1,0.25"
+    )
+    parser.add_argument("--ranks", type=int, help="number of ranks; the speeds are repeated")
+    parser.add_argument("--step-ms", type=_positive, default=20.0, help="step time at speed 1")
+    parser.add_argument("--batches", type=int, default=2000, help="batches in an epoch, all ranks")
+    parser.add_argument("--epochs", type=int, default=1, help="number of epochs")
+    parser.add_argument("--model-mb", type=_positive, default=4.0, help="size of the parameters")
+    parser.add_argument("--link-mbit", type=_positive, default=10_000.0, help="slowest link")
+    parser.add_argument("--anchor", type=int, default=10, help="anchor at the start")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
+    parser.add_argument("--png", type=Path, help="also draw the run to this file")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> str:
+    speeds = list(islice(cycle(options.speeds), options.ranks or len(options.speeds)))
+    transfer_ms = _exchange_ms(options.model_mb, options.link_mbit, len(speeds))
+    run = simulate(
+        Scenario(
+            world_size=len(speeds),
+            step_ms=lambda rank, _: options.step_ms / speeds[rank],
+            batches=options.batches,
+            epochs=options.epochs,
+            transfer_ms=transfer_ms,
+            cadence=CadenceConfig(anchor=options.anchor, max_anchor=max(200, options.anchor)),
+        )
+    )
+    result = _result(run, speeds, transfer_ms)
+    if options.png is not None:
+        lanes = min(len(speeds), MAX_LANES)
+        title = f"simulated: efficiency {run.efficiency:.1%}, {len(run.events)} averaging events"
+        shares = run.epochs[-1].share[:lanes]
+        draw_swimlane(
+            list(_spans(run, lanes, transfer_ms)), options.png, shares=shares, title=title
+        )
+    return json.dumps(result) if options.format == "json" else _text(result)
+
+
+def _exchange_ms(model_mb: float, link_mbit: float, ranks: int) -> float:
+    """Time of a ring all-reduce: every rank sends 2 (n - 1) / n of the data (Patarasuk, 2009)."""
+    return 1000.0 * 2.0 * (ranks - 1) / ranks * model_mb * BITS_PER_MEGABYTE / link_mbit
+
+
+def _result(run: SimulatedRun, speeds: Sequence[float], transfer_ms: float) -> dict[str, Any]:
+    waited = sum(sum(epoch.wait_ms) for epoch in run.epochs)
+    return {
+        "ranks": len(speeds),
+        "efficiency": run.efficiency,
+        "fastest_alone": max(speeds) / sum(speeds),
+        "idle_ratio": waited / (run.wall_ms * len(speeds)),
+        "exchange_ms": transfer_ms,
+        "events": len(run.events),
+        "wall_s": run.wall_ms / 1000.0,
+        "share": list(run.epochs[-1].share),
+        "anchor": [event.anchor for event in run.events],
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    shares, anchors = result["share"], result["anchor"]
+    shown = ", ".join(f"{share:.1%}" for share in shares[:MAX_LANES])
+    more = f" and {len(shares) - MAX_LANES} more" if len(shares) > MAX_LANES else ""
+    return "\n".join(
+        (
+            f"efficiency      {result['efficiency']:.1%} of the sum of {result['ranks']} ranks",
+            f"fastest alone   {result['fastest_alone']:.1%} of the sum",
+            f"idle            {result['idle_ratio']:.1%} of the ranks' time",
+            f"averaging       {result['events']} events of {result['exchange_ms']:.1f} ms",
+            f"anchor          {anchors[0]} at first, {anchors[-1]} at last, "
+            f"{min(anchors)} to {max(anchors)}",
+            f"shares          {shown}{more}",
+            f"duration        {result['wall_s']:.1f} s",
+        )
+    )
+
+
+def _spans(run: SimulatedRun, lanes: int, transfer_ms: float) -> Iterator[Span]:
+    left_ms = 0.0
+    for event in run.events:
+        for rank in range(lanes):
+            arrived_ms = event.time_ms - event.wait_ms[rank]
+            for kind, start_ms, end_ms in (
+                ("compute", left_ms, arrived_ms),
+                ("wait", arrived_ms, event.time_ms),
+                ("average", event.time_ms, event.time_ms + transfer_ms),
+            ):
+                yield Span(rank, kind, start_ms / 1000.0, (end_ms - start_ms) / 1000.0)
+        left_ms = event.time_ms + transfer_ms
+
+
+def _speeds(text: str) -> tuple[float, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0.0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value

@@ -1,0 +1,96 @@
+"""Tests of the benchmark's command line, and one short run."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import hetero
+import pytest
+from hetero import bench_for, headline, parse_arguments
+from machine import cpu_model
+
+from tests.examples.script import run_script
+
+needs_two_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="each rank needs a core of its own"
+)
+
+
+@pytest.fixture
+def options() -> Namespace:
+    """Options as the command line gives them."""
+    return Namespace(quota=0.25, link_mbit=None, repeats=3, seconds=20.0)
+
+
+@needs_two_cores
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quota", "2"], "argument --quota: must be a part between 0.01 and 1, got 2"),
+        (["--repeats", "0"], "argument --repeats: must be at least 1, got 0"),
+        (["--seconds", "-1"], "argument --seconds: must be a positive number, got -1"),
+        (["--modes", "fsdp"], "argument --modes: invalid choice"),
+        (["--json", "/nowhere/at/all.json"], "argument --json: must be in an existing folder"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the argument and what it should be."""
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_without_groups_the_slow_rank_sleeps_and_the_headline_says_so(
+    options: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the speed is a factor of four."""
+    monkeypatch.setattr(hetero, "can_limit", lambda: False)
+    machine: dict[str, str | int] = dict.fromkeys(("cpu", "cores", "load_1min", "torch"), "x")
+    assert "by sleeping" in headline(options, machine | {"lightning": "x"})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with bench_for(options) as bench:
+        assert bench.slow == ("--factor", "4.0")
+
+
+def test_equal_ranks_are_not_slowed(options: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota of one needs no group."""
+    options.quota = 1.0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7})
+    with bench_for(options) as bench:
+        assert (bench.slow, bench.cores) == ((), (3, 7))
+
+
+def test_the_model_of_the_cpu_is_found(tmp_path: Path) -> None:
+    """The first core's name stands for all."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast 9000\nmodel name\t: Other\n")
+    assert cpu_model(cpuinfo) == "Fast 9000"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@needs_two_cores
+def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
+    """Solo speeds and both strategies are measured, and nothing fails."""
+    short = ["--repeats", "1", "--seconds", "0.5", "--modes", "ddp", "elche", "--json", "all.json"]
+    finished = run_script("benchmarks/hetero.py", *short, folder=tmp_path)
+    assert (finished.code, finished.stderr) == (0, "")
+    assert "both, ElCheStrategy" in finished.stdout
+    result = json.loads((tmp_path / "all.json").read_text())
+    assert set(result["repeats"][0]) == {"solo fast", "solo slow", "ddp", "elche"}
+    assert sum(result["repeats"][0]["elche"]["details"]["share"]) == pytest.approx(1.0)
+
+
+@needs_two_cores
+def test_a_failing_rank_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 1, and the worker's traceback is shown."""
+    (tmp_path / "torch.py").write_text("raise ImportError('a broken torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finished = run_script("benchmarks/hetero.py", "--repeats", "1", folder=tmp_path)
+    assert finished.code == 1
+    assert "a broken torch" in finished.stderr

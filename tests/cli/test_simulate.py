@@ -1,0 +1,97 @@
+"""The verb `elche simulate`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_elche.cli.main import main
+
+
+def simulate(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert main(["simulate", "--format", "json", *arguments]) == 0
+    result: dict[str, object] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_shares_follow_the_speeds(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rank of a quarter of the speed gets a fifth of the samples."""
+    result = simulate(capsys, "--speeds", "1,0.25")
+    assert result["share"] == pytest.approx([0.8, 0.2], abs=0.01)
+    assert result["fastest_alone"] == pytest.approx(0.8)
+
+
+def test_speeds_are_repeated_for_more_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Six ranks take the two speeds in turn."""
+    result = simulate(capsys, "--speeds", "1,0.5", "--ranks", "6")
+    assert result["share"] == pytest.approx([2 / 9, 1 / 9] * 3, abs=0.01)
+
+
+def test_slow_link_raises_the_anchor(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exchange of 320 ms per event would cost too much every 10 steps."""
+    result = simulate(capsys, "--link-mbit", "100")
+    assert result["exchange_ms"] == 320.0
+    anchors = result["anchor"]
+    assert isinstance(anchors, list)
+    assert max(anchors) > 10
+
+
+def test_text_is_short_and_names_the_efficiency(capsys: pytest.CaptureFixture[str]) -> None:
+    """A person reads seven lines."""
+    assert main(["simulate"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert lines[0].startswith("efficiency")
+
+
+def test_picture_is_drawn_on_request(tmp_path: Path) -> None:
+    """`--png` writes an image."""
+    png = tmp_path / "run.png"
+    assert main(["simulate", "--png", str(png)]) == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batches", "1"], "`dataloader` must have at least 2 batches"),
+        (["--anchor", "0"], "`anchor` must be >= 1, got 0"),
+        (["--speeds", "1"], "`world_size` must be >= 2, got 1"),
+        (["--png", "/nowhere/run.png"], "No such file or directory"),
+    ],
+)
+def test_impossible_request_is_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and the reason on standard error."""
+    assert main(["simulate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--speeds", "1,x"], ["--speeds", "0,1"], ["--step-ms", "-1"]]
+)
+def test_wrong_argument_is_refused(arguments: list[str]) -> None:
+    """Argparse's exit code is 2."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["simulate", *arguments])
+
+
+def test_elche_starts_without_torch() -> None:
+    """Only what trains needs torch."""
+    code = (
+        "import sys; from lightning_elche.cli.main import main; main(['simulate']); "
+        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_thousand_ranks_are_simulated_in_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """1024 ranks of four speeds train 20,000 batches within the test's time limit."""
+    result = simulate(capsys, "--speeds", "1,1,0.5,0.25", "--ranks", "1024", "--batches", "20000")
+    assert result["ranks"] == 1024
