@@ -179,11 +179,12 @@ class ElChe:
         """
         for rank in range(self.world_size):
             self._measure(rank, compute_ms[rank], steps[rank])
+        # The last window of an epoch is a short one; it says nothing about the cadence.
+        window_ms = max(*compute_ms, self.anchor_wall_ms)
         was_calibrated = self._is_calibrated
         self._is_calibrated = all(ms > 0.0 for ms in self._ms)
-        busiest = max(compute_ms)
-        if busiest > 0.0 and transfer_ms > 0.0:
-            self._tune_anchor(transfer_ms / busiest, hold=hold)
+        if window_ms > 0.0 and transfer_ms > 0.0:
+            self._tune_anchor(transfer_ms / window_ms, hold=hold)
         if self._is_calibrated:
             self._update_steps(self._counts(self._ms), always=not was_calibrated)
 

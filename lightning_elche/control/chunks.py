@@ -29,7 +29,7 @@ class ChunkConfig:
     Args:
         progressive: Deal chunks while the epoch runs, by measured throughput. Off: every rank gets
             one fixed part of the epoch at its start.
-        min_chunk_batches: Smallest chunk, except at the end of an epoch.
+        min_chunk_batches: Smallest chunk before the speeds are known, the end of an epoch aside.
         partition_ratios: With `progressive=False`, the parts by rank, in any unit. Default: equal
             before the speeds are known, then by throughput.
     """
@@ -163,34 +163,33 @@ def chunk_size(plan: Plan, rank: int, *, remaining: int, total: int, min_chunk_b
 
     A chunk never exceeds one averaging window of the rank, so that a change of speed is answered
     within a window or two: what is claimed cannot be given back. Towards the end of the epoch it
-    shrinks with what remains, down to single batches.
+    shrinks to half of the rank's share of what remains, down to single batches.
 
     Args:
         plan: The agreed plan.
         rank: The rank that claims.
         remaining: Unclaimed batches.
         total: Batches in the epoch.
-        min_chunk_batches: Smallest chunk before the end of the epoch.
+        min_chunk_batches: Smallest probe, before the speeds are known.
 
     Returns:
         At least 1, at most `remaining` if that is not 0.
     """
     world_size = len(plan.local_steps)
     if plan.is_calibrated:
-        fair = math.ceil(remaining * plan.shares[rank] / TAIL_DIVISOR)
+        size = math.ceil(remaining * plan.shares[rank] / TAIL_DIVISOR)
     else:
-        fair = max(min_chunk_batches, total // (world_size * 10))  # a probe
-    size = max(min_chunk_batches, min(fair, plan.local_steps[rank]))
-    if remaining < size * world_size:
-        size = min(fair, remaining // (TAIL_DIVISOR * world_size))
-    return max(1, min(size, remaining))
+        probe = max(min_chunk_batches, total // (world_size * 10))
+        size = min(probe, math.ceil(remaining / (TAIL_DIVISOR * world_size)))
+    return max(1, min(size, plan.local_steps[rank], remaining))
 
 
 def should_leave(plan: Plan, rank: int, *, remaining: int, in_flight: int) -> bool:
     """Decide whether a slow rank leaves the rest of the epoch to faster ones.
 
-    It leaves if one more batch would keep it busy after all others could have finished everything.
-    One rank per epoch, the fastest at its start, must never ask, so that every batch is claimed.
+    It leaves if the faster ranks alone could finish everything, their own batches in flight
+    included (taken to be as many as those of `rank`), before it would finish one batch more. The
+    fastest rank never leaves.
 
     Args:
         plan: The agreed plan.
@@ -201,8 +200,11 @@ def should_leave(plan: Plan, rank: int, *, remaining: int, in_flight: int) -> bo
     if not plan.is_calibrated:
         return False
     own_ms = plan.ms_per_batch[rank]
-    others = sum(1.0 / ms for other, ms in enumerate(plan.ms_per_batch) if other != rank)
-    return (in_flight + 1) * own_ms > remaining / others + 1.0 / others
+    faster = [ms for other, ms in enumerate(plan.ms_per_batch) if (ms, other) < (own_ms, rank)]
+    speed = sum(1.0 / ms for ms in faster)
+    return bool(faster) and (in_flight + 1) * own_ms * speed > remaining + 1 + in_flight * len(
+        faster
+    )
 
 
 def partition_sizes(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
 from lightning_elche.control.cadence import CadenceConfig, ElChe, ElCheState
 from lightning_elche.control.guard import ConvergenceGuard, GuardAction, GuardConfig
-from lightning_elche.control.reports import Report
+from lightning_elche.control.reports import Report, divergence_of
 from lightning_elche.control.schedule import Plan
 
 __all__ = ["Controller", "ControllerState"]
@@ -80,8 +81,9 @@ class Controller:
         Args:
             reports: The reports of all ranks, in rank order.
         """
-        if self._index > 0:  # no event came before the first one
-            self._action = self.guard.report(max(report.relative_delta for report in reports))
+        divergence = divergence_of(reports)
+        if not math.isnan(divergence):
+            self._action = self.guard.report(divergence)
         self.elche.report(
             compute_ms=[report.compute_ms for report in reports],
             steps=[report.batches for report in reports],

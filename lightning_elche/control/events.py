@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_elche.control.guard import GuardAction
-from lightning_elche.control.reports import Report
+from lightning_elche.control.reports import Report, divergence_of
 from lightning_elche.control.schedule import Plan
 
 __all__ = ["AveragingEvent"]
@@ -77,5 +77,8 @@ class AveragingEvent:
 
     @property
     def divergence(self) -> float:
-        """Largest relative distance of a replica to the average at the event before this one."""
-        return max(report.relative_delta for report in self.reports)
+        """Largest relative distance of a replica to the average at the event before this one.
+
+        NaN at the first event of a run.
+        """
+        return divergence_of(self.reports)

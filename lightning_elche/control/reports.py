@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
-__all__ = ["Report"]
+__all__ = ["Report", "divergence_of"]
 
 VERSION = 1
 
@@ -30,7 +30,8 @@ class Report:
         transfer_ms: Time spent exchanging parameters (previous).
         loss_sum: Sum of the loss over `loss_count` batches.
         loss_count: Batches that returned a loss.
-        relative_delta: `||pre - post|| / ||post||` of the rank's parameters (previous).
+        relative_delta: `||pre - post|| / ||post||` of the rank's parameters (previous); NaN if the
+            rank did not contribute.
         is_drained: The rank has no data left in this epoch.
         should_stop: The rank's Trainer was asked to stop.
         has_signal: The rank received SIGTERM.
@@ -46,7 +47,7 @@ class Report:
     transfer_ms: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
-    relative_delta: float = 0.0
+    relative_delta: float = math.nan
     is_drained: bool = False
     should_stop: bool = False
     has_signal: bool = False
@@ -77,3 +78,9 @@ class Report:
     def mean_loss(self) -> float:
         """Mean loss over the window, NaN if no batch returned one."""
         return self.loss_sum / self.loss_count if self.loss_count else math.nan
+
+
+def divergence_of(reports: Sequence[Report]) -> float:
+    """Return the largest relative distance of a replica to the average, NaN if none is known."""
+    deltas = [report.relative_delta for report in reports]
+    return max((delta for delta in deltas if not math.isnan(delta)), default=math.nan)

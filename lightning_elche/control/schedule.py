@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["Plan", "Window", "is_ready", "patience_ms", "should_average"]
 
@@ -30,12 +31,12 @@ class Plan:
     slowest: int
     is_calibrated: bool
 
-    @property
+    @cached_property
     def anchor_wall_ms(self) -> float:
         """Planned duration of the window in milliseconds, 0 before calibration."""
         return self.anchor * max(self.ms_per_batch) if self.is_calibrated else 0.0
 
-    @property
+    @cached_property
     def fastest(self) -> int:
         """The rank with the largest share; the lowest such rank on a tie."""
         return max(range(len(self.shares)), key=lambda rank: (self.shares[rank], -rank))

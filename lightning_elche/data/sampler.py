@@ -67,6 +67,7 @@ def deal_from(
     # A DataLoader forbids to set its samplers; a copy that was not iterated yet may get others.
     object.__setattr__(dealt, name, sampler)
     object.__setattr__(dealt, "persistent_workers", loader.num_workers > 0)
+    dealt._iterator = None  # workers of the loader itself ask its own sampler
     return dealt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.exceptions import RankMismatch
 
 __all__ = ["Averager", "Exchange"]
 
@@ -19,7 +21,8 @@ class Exchange:
 
     Attributes:
         exchanged_bytes: Size of the averaged buffers.
-        relative_delta: `||pre - post|| / ||post||` over this rank's parameters.
+        relative_delta: `||pre - post|| / ||post||` over this rank's parameters, infinite where that
+            is no number, and NaN for a rank that did not contribute.
     """
 
     exchanged_bytes: int
@@ -30,8 +33,8 @@ class Averager:
     """Averages the parameters and buffers of replicas, one collective per data type.
 
     Parameters are weighted, floating-point buffers get equal weight from every rank that
-    contributes, integer buffers take the maximum over these ranks. Half-precision tensors are
-    accumulated in float32. Buffers are allocated once: twice the size of the parameters.
+    contributes, integers take the maximum over these ranks. Half-precision tensors are accumulated
+    in float32. The flat buffers take twice the size of the parameters.
 
     Cost per event: O(parameters) memory traffic, no Python per parameter.
 
@@ -48,15 +51,29 @@ class Averager:
         collectives: Collectives,
     ) -> None:
         self._collectives = collectives
-        params, buffers = list(parameters), list(buffers)
-        floats = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self._integers = [buffer for buffer in buffers if not buffer.is_floating_point()]
-        self._flats = [
-            _Flat(
-                [p for p in params if _wire(p) == dtype], [b for b in floats if _wire(b) == dtype]
+        self._parameters = list(parameters)
+        self._buffers = list(buffers)
+        self._select(self._parameters)
+
+    def select_trainable(self) -> None:
+        """Leave frozen parameters out from now on; every rank calls this at the same point.
+
+        They are equal everywhere and would only drift by rounding.
+
+        Raises:
+            RankMismatch: If ranks froze different parameters.
+        """
+        trainable = [param for param in self._parameters if param.requires_grad]
+        numbers = [len(trainable), sum(param.numel() for param in trainable)]
+        of_ranks = self._collectives.gather(numbers)
+        if any(other != of_ranks[0] for other in of_ranks):
+            counts = [int(count) for count, _ in of_ranks]
+            raise RankMismatch(
+                "model",
+                f"Ranks must train the same parameters in an epoch, got {counts} by rank. Freeze "
+                "and unfreeze on all ranks at the same epoch.",
             )
-            for dtype in sorted({_wire(t) for t in [*params, *floats]}, key=str)
-        ]
+        self._select(trainable)
 
     @torch.no_grad()
     def average(self, weights: Sequence[float]) -> Exchange:
@@ -70,18 +87,28 @@ class Averager:
         total, active = sum(weights), sum(weight > 0.0 for weight in weights)
         weight = weights[collectives.rank]
         squares = torch.zeros(2, dtype=torch.float64)
-        # Order on every rank: one sum per floating type, then one maximum per integer buffer.
+        # Order on every rank: one sum per floating type, then one maximum per integer tensor.
         for flat in self._flats:
             flat.load(weight / total, 1.0 / active if weight > 0.0 else 0.0)
             collectives.sum_(flat.average)
             squares += flat.store()
-        for buffer in self._integers:
-            _take_maximum(buffer, collectives, contributes=weight > 0.0)
-        delta, post = squares.sqrt().tolist()
+        for tensor in self._integers:
+            _take_maximum(tensor, collectives, contributes=weight > 0.0)
         return Exchange(
             exchanged_bytes=sum(flat.average.nbytes for flat in self._flats),
-            relative_delta=delta / post if post else 0.0,
+            relative_delta=_relative(squares) if weight > 0.0 else math.nan,
         )
+
+    def _select(self, parameters: Sequence[Tensor]) -> None:
+        params = [_real(param) for param in parameters]
+        buffers = [_real(buffer) for buffer in self._buffers]
+        both = [*params, *buffers]
+        self._integers = [tensor for tensor in both if not tensor.is_floating_point()]
+        types = {_wire(tensor) for tensor in both if tensor.is_floating_point()}
+        self._flats = [
+            _Flat(_of_type(dtype, params), _of_type(dtype, buffers))
+            for dtype in sorted(types, key=str)
+        ]
 
 
 class _Flat:
@@ -115,9 +142,18 @@ class _Flat:
         return norms.double().square().cpu()
 
 
+def _real(tensor: Tensor) -> Tensor:
+    """The tensor, with a dimension for the two parts of a complex number."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
+
+
 def _wire(tensor: Tensor) -> torch.dtype:
     """The type in which a tensor is averaged: float32 at least."""
     return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _of_type(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t for t in tensors if t.is_floating_point() and _wire(t) == dtype]
 
 
 def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -125,9 +161,15 @@ def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def _take_maximum(buffer: Tensor, collectives: Collectives, *, contributes: bool) -> None:
-    wide = buffer.to(torch.int64)  # no backend reduces bool
+def _relative(squares: Tensor) -> float:
+    delta, post = squares.sqrt().tolist()
+    relative = delta / post if post else 0.0
+    return relative if math.isfinite(relative) else math.inf
+
+
+def _take_maximum(tensor: Tensor, collectives: Collectives, *, contributes: bool) -> None:
+    wide = tensor.to(torch.int64)  # no backend reduces bool
     if not contributes:
-        wide.fill_(torch.iinfo(torch.int64).min)
+        wide = torch.full_like(wide, torch.iinfo(torch.int64).min)
     collectives.max_(wide)
-    buffer.copy_(wide)
+    tensor.copy_(wide)

@@ -64,8 +64,15 @@ class ControlStore:
             raise _lost(err) from err
 
     def delete(self, key: str) -> None:
-        """Forget `key`, if the store can."""
-        self._store.delete_key(key)
+        """Forget `key`.
+
+        Raises:
+            PeerLost: If the store does not answer.
+        """
+        try:
+            self._store.delete_key(key)
+        except DistError as err:
+            raise _lost(err) from err
 
     def post_failure(self, rank: int, cause: str) -> None:
         """Tell all ranks that `rank` has failed; the first failure is kept."""

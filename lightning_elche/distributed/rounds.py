@@ -63,7 +63,7 @@ class Rounds:
         self._averager = averager
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
-        self._exchange = Exchange(exchanged_bytes=0, relative_delta=0.0)
+        self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
         self._cost_ms = (0.0, 0.0)
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
@@ -94,9 +94,14 @@ class Rounds:
         return self._epoch_metrics
 
     def begin_epoch(self, epoch: int) -> None:
-        """Start counting a new epoch."""
+        """Start counting a new epoch; every rank calls this before its first step.
+
+        Raises:
+            RankMismatch: If ranks froze different parameters.
+        """
         self._epoch = epoch
         self._totals.reset()
+        self._averager.select_trainable()
 
     def is_due(self, *, is_drained: bool = False) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
@@ -155,7 +160,7 @@ class Rounds:
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
         gathered = time.perf_counter()
         _check_epochs(reports)
-        self._exchange = Exchange(exchanged_bytes=0, relative_delta=0.0)
+        self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
         if any(report.weight for report in reports):
             self._exchange = self._averager.average([report.weight for report in reports])
         transferred = time.perf_counter()

@@ -118,12 +118,6 @@ class ElCheFitLoop(_FitLoop):
             )
 
     @override
-    def on_advance_start(self) -> None:
-        progress: Any = self.epoch_progress.current
-        _strategy(self.trainer).rounds.begin_epoch(progress.processed)
-        super().on_advance_start()
-
-    @override
     def on_advance_end(self) -> None:
         super().on_advance_end()
         _agree_to_stop(self.trainer)
@@ -171,6 +165,8 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     @override
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        _strategy(self.trainer).rounds.begin_epoch(progress.processed)
         self._event = None
         self._previous_batches = 0
         self._epoch_first_step = self.global_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -285,9 +286,18 @@ def test_slow_rank_leaves_the_tail_to_the_fast_one() -> None:
 
 
 def test_rank_named_to_stay_takes_what_is_left() -> None:
-    """When every rank would leave, the fastest of the plan stays."""
-    ranks = dealers_of(plan_of(10.0, 10.0, 10.0, 10.0))
-    open_all(ranks, 5)
-    streams = [dealer.deal() for dealer in ranks]
-    counts = [len(list(stream)) for stream in streams[::-1]]
-    assert counts == [1, 1, 1, 2]
+    """Where each rank takes the other for the faster one, the one named first stays."""
+    shared = HashStore()
+    plans = [plan_of(50.0, 1.0), plan_of(1.0, 50.0)]  # as of two different events
+    ranks = [
+        Dealer(
+            ControlStore(shared, "run"),
+            config=ChunkConfig(),
+            rank=rank,
+            plan=partial(plans.__getitem__, rank),
+            limit=lambda total: total,
+        )
+        for rank in (0, 1)
+    ]
+    open_all(ranks, 4)
+    assert [len(list(dealer.deal())) for dealer in ranks] == [1, 3]

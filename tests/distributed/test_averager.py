@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_elche.distributed.averager import Averager, Exchange
-from tests.distributed.threads import FakeGroup, run_ranks
+from lightning_elche.exceptions import RankMismatch
+from tests.distributed.threads import FakeGroup, outcomes_of, run_ranks
 
 
 def averaged(
@@ -215,3 +216,37 @@ def test_averager_can_be_used_again() -> None:
     params[1][0].fill_(6.0)
     run_ranks(2, lambda rank: averagers[rank].average([1.0, 1.0]))
     assert [p[0].item() for p in params] == [4.0, 4.0]
+
+
+def test_complex_buffers_are_averaged_by_their_parts() -> None:
+    """Real and imaginary part each get equal weight."""
+    buffers = column(complex(0.0, 0.0), complex(1.0, 2.0), dtype=torch.complex64)
+    averaged([[], []], [1.0, 3.0], buffers=buffers)
+    assert [buffer[0].item() for buffer in buffers] == [0.5 + 1.0j] * 2
+
+
+def test_frozen_parameters_are_left_alone_after_selection() -> None:
+    """Equal values are not rounded by averaging them."""
+    group = FakeGroup(2)
+
+    def average(rank: int) -> tuple[float, float]:
+        frozen, trained = torch.tensor([float(rank)]), torch.tensor([float(rank)])
+        averager = Averager([frozen, trained.requires_grad_()], [], group.of(rank))
+        averager.select_trainable()
+        averager.average([1.0, 3.0])
+        return frozen.item(), trained.item()
+
+    assert run_ranks(2, average) == [(0.0, 0.75), (1.0, 0.75)]
+
+
+def test_different_frozen_parameters_are_refused() -> None:
+    """The flat buffers would not match."""
+    group = FakeGroup(2)
+
+    def select(rank: int) -> None:
+        param = torch.ones(2, requires_grad=rank == 0)
+        Averager([param], [], group.of(rank)).select_trainable()
+
+    results = outcomes_of(2, select)
+    assert [type(result) for result in results] == [RankMismatch, RankMismatch]
+    assert "got [1, 0] by rank" in str(results[0])

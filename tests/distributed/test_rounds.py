@@ -260,7 +260,7 @@ def test_rank_without_steps_adopts_the_average() -> None:
 def test_ranks_in_different_epochs_are_refused() -> None:
     """Counts of different epochs would be mixed up, so all ranks raise."""
     ranks = ranks_of()
-    ranks[1].rounds.begin_epoch(3)
+    outcomes_of(2, lambda rank: ranks[rank].rounds.begin_epoch(3 * rank))
     results = outcomes_of(2, lambda rank: ranks[rank].rounds.average(is_drained=False))
     assert [type(result) for result in results] == [RankMismatch, RankMismatch]
     assert "got [0, 3] by rank" in str(results[0])
@@ -295,8 +295,8 @@ def test_epoch_metrics_are_equal_on_every_rank() -> None:
 def test_epoch_counts_start_anew_with_the_next_epoch() -> None:
     """Batches are counted by epoch, steps over the whole run."""
     ranks = measured_ranks()
+    outcomes_of(2, lambda rank: ranks[rank].rounds.begin_epoch(1))
     for rank in ranks:
-        rank.rounds.begin_epoch(1)
         rank.train(5)
     event = meet(ranks)[0]
     assert (event.epoch, event.epoch_batches, event.global_step) == (1, 10, 60)

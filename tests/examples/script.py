@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,8 +38,8 @@ def run_script(path: str, *arguments: str, folder: Path, timeout_s: float = 240.
     )
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        pytest.fail(f"{path} had not ended after {timeout_s:g} s\n{stdout}\n{stderr}")
     return Finished(code=process.returncode, stdout=stdout, stderr=stderr)

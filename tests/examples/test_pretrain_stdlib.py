@@ -41,6 +41,7 @@ def test_no_arguments_are_the_main_job() -> None:
         (["--devices", "two"], "argument --devices"),
         (["--chars", "10"], "argument --chars: must be at least 1024, got 10"),
         (["--strategy", "fsdp"], "argument --strategy"),
+        (["--out", __file__], "argument --out: must be a folder, got the file"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
