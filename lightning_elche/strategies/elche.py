@@ -65,6 +65,8 @@ class ElCheStrategy(GuardedStrategy):
     Lightning.
 
     Args:
+        policy: "cadence" as above, or "sync": DDP itself, gradients averaged at every step, with
+            Lightning's own loops and samplers.
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
@@ -89,6 +91,7 @@ class ElCheStrategy(GuardedStrategy):
     def __init__(
         self,
         *,
+        policy: Literal["cadence", "sync"] = "cadence",
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
@@ -102,6 +105,8 @@ class ElCheStrategy(GuardedStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
+        if policy not in ("cadence", "sync"):
+            raise ValueError(f'`policy` must be "cadence" or "sync", got {policy!r}.')
         if not (timeout_s > 0.0 and math.isfinite(timeout_s)):
             raise ValueError(f"`timeout_s` must be a positive number of seconds, got {timeout_s}.")
         super().__init__(
@@ -115,6 +120,7 @@ class ElCheStrategy(GuardedStrategy):
             timeout=timedelta(seconds=timeout_s),
             start_method=start_method,
         )
+        self._policy = policy
         self._cadence = cadence or CadenceConfig()
         self._chunks = chunks or ChunkConfig()
         self._guard = guard or GuardConfig()
@@ -208,7 +214,7 @@ class ElCheStrategy(GuardedStrategy):
     def setup(self, trainer: Trainer) -> None:
         if self._is_alone:
             keep_user_samplers(trainer)
-        elif trainer.state.fn == TrainerFn.FITTING:
+        elif trainer.state.fn == TrainerFn.FITTING and self._policy != "sync":
             refuse_unsupported(trainer, trainer.lightning_module)
             install_loops(trainer)
             self._alignment.phase = Phase.ALIGNED
@@ -234,9 +240,14 @@ class ElCheStrategy(GuardedStrategy):
     @override
     def configure_ddp(self) -> None:
         """Make the replicas equal and start the rounds, instead of wrapping the module in DDP."""
-        module = self.lightning_module
-        if self._is_alone or module is None or self._store is None:
+        if self._is_alone:
             return
+        if self._policy == "sync":
+            super().configure_ddp()
+            return
+        module = self.lightning_module
+        assert module is not None
+        assert self._store is not None
         averager = Averager(module.parameters(), module.buffers(), self._collectives)
         averager.average([1.0] + [0.0] * (self.world_size - 1))  # all adopt rank 0's
         self._rounds = Rounds(
@@ -253,7 +264,7 @@ class ElCheStrategy(GuardedStrategy):
 
     @override
     def on_train_start(self) -> None:
-        if not self._is_alone:
+        if self._store is not None:
             # Here, since Lightning installs its own handlers after `on_fit_start`.
             self._signal.install()
             self._alignment.guard_default_group()

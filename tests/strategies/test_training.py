@@ -189,3 +189,18 @@ def test_private_streams_end_together_with_uneven_lengths() -> None:
     ranks = [rank.value for rank in run_ranks(private_streams, world_size=2)]
     assert [steps for steps, _ in ranks] == [25, 25]
     assert [len(ids) for _, ids in ranks] == [40, 60]
+
+
+def sync_and_ddp() -> list[dict[str, torch.Tensor]]:
+    states = []
+    for strategy in ("ddp", ElCheStrategy(policy="sync")):
+        _, model = fit(2, strategy=strategy, max_epochs=2)
+        states.append(weights(model))
+    return states
+
+
+def test_sync_policy_equals_stock_ddp_bit_for_bit() -> None:
+    """`policy="sync"` is DDP: same data, same gradients, same weights."""
+    for rank in run_ranks(sync_and_ddp, world_size=2):
+        ddp, sync = rank.value
+        assert all(torch.equal(ddp[name], sync[name]) for name in ddp)
