@@ -89,7 +89,7 @@ class ElCheFitLoop(_FitLoop):
             super().run()
         except BaseException as err:
             # First of all, since what handles the exception next may wait for the other ranks.
-            _strategy(self.trainer).tell_failure(err)
+            _strategy(self.trainer).run.tell_failure(err)
             raise
 
     @override
@@ -105,9 +105,9 @@ class ElCheFitLoop(_FitLoop):
         if self._combined_loader is None:
             return
         self._refuse_unsupported_loaders()
-        dealer = strategy.dealer
-        if dealer is None:
+        if not strategy.run.has_pool:
             return
+        dealer = strategy.run.dealer
         self.max_batches = dealer.total
         if isinstance(interval, float):
             trainer.val_check_batch = max(1, int(dealer.available * interval))
@@ -166,7 +166,7 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         progress: Any = self.trainer.fit_loop.epoch_progress.current
-        _strategy(self.trainer).rounds.begin_epoch(progress.processed)
+        _strategy(self.trainer).run.rounds.begin_epoch(progress.processed)
         self._event = None
         self._previous_batches = 0
         self._epoch_first_step = self.global_step
@@ -186,19 +186,19 @@ class ElCheEpochLoop(_TrainingEpochLoop):
                 break
             finally:
                 self.on_iteration_done()
-        _strategy(self.trainer).rounds.close_epoch()
+        _strategy(self.trainer).close_epoch()
 
     @override
     def advance(self, data_fetcher: _DataFetcher) -> None:
-        strategy = _strategy(self.trainer)
+        run = _strategy(self.trainer).run
         self._is_mid_round = True
-        strategy.begin_step()
+        run.begin_step()
         super().advance(data_fetcher)
-        strategy.end_step(is_optimizer_step=not self._should_accumulate())
+        run.end_step(is_optimizer_step=not self._should_accumulate())
 
     @override
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
-        rounds = _strategy(self.trainer).rounds
+        rounds = _strategy(self.trainer).run.rounds
         is_drained = self.batch_progress.is_last_batch
         if rounds.is_due(is_drained=is_drained):
             self._meet(data_fetcher, is_drained=is_drained)
@@ -210,7 +210,7 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     def _drain(self, data_fetcher: _DataFetcher) -> None:
         """Join the remaining events of the epoch, without data."""
         while not self._is_epoch_over():
-            _strategy(self.trainer).rounds.wait_until_due()
+            _strategy(self.trainer).run.rounds.wait_until_due()
             self._meet(data_fetcher, is_drained=True)
 
     def _is_epoch_over(self) -> bool:
@@ -225,8 +225,8 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     def _meet(self, data_fetcher: _DataFetcher, *, is_drained: bool) -> None:
         """Average with all ranks, and do what can only be done where ranks agree."""
         trainer, strategy = self.trainer, _strategy(self.trainer)
-        self._previous_batches = strategy.rounds.epoch_batches
-        event = strategy.average(is_drained=is_drained, should_stop=trainer.should_stop)
+        self._previous_batches = strategy.run.rounds.epoch_batches
+        event = strategy.run.average(is_drained=is_drained, should_stop=trainer.should_stop)
         self._event = event
         self._is_mid_round = False
         # Order on every rank: schedules, subscribers, signals, stop, validation.
@@ -268,7 +268,7 @@ class ElCheEpochLoop(_TrainingEpochLoop):
             super().update_lr_schedulers(interval, update_plateau_schedulers)
         elif not self._should_accumulate():
             own_steps = (
-                _strategy(self.trainer).rounds.window.optimizer_steps + 1
+                _strategy(self.trainer).run.rounds.window.optimizer_steps + 1
             )  # this one is not counted yet
             self._step_schedules(self.global_step - self._epoch_first_step + own_steps)
 
@@ -295,7 +295,7 @@ class ElCheEpochLoop(_TrainingEpochLoop):
 
     @override
     def on_save_checkpoint(self) -> dict[str, Any]:
-        return {**super().on_save_checkpoint(), "elche": _strategy(self.trainer).state_dict()}
+        return {**super().on_save_checkpoint(), "elche": _strategy(self.trainer).run.state_dict()}
 
     @override
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -311,4 +311,4 @@ def _strategy(trainer: Trainer) -> ElCheStrategy:
 
 def _agree_to_stop(trainer: Trainer) -> None:
     """Let a stop that one rank asked for, say in a validation hook, count on every rank."""
-    trainer.should_stop = _strategy(trainer).rounds.agree_any(trainer.should_stop)
+    trainer.should_stop = _strategy(trainer).run.rounds.agree_any(trainer.should_stop)

@@ -11,40 +11,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig, pool_size
-from lightning_elche.control.controller import Controller
 from lightning_elche.control.guard import GuardConfig
-from lightning_elche.data.dealer import Dealer
 from lightning_elche.data.sampler import deal_from, has_private_stream
-from lightning_elche.distributed.averager import Averager
-from lightning_elche.distributed.collectives import GroupCollectives
-from lightning_elche.distributed.control_store import ControlStore, default_store
-from lightning_elche.distributed.replicas import check_replicas
-from lightning_elche.distributed.rounds import Rounds, RoundsState
-from lightning_elche.distributed.timing import timer_for
-from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
 from lightning_elche.loops.progress import show_total_progress
-from lightning_elche.strategies.alignment import Phase
 from lightning_elche.strategies.guarded import GuardedStrategy
 from lightning_elche.strategies.refusals import refuse_unsupported
-from lightning_elche.strategies.signals import StopSignal
+from lightning_elche.strategies.run import Run, RunConfig
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import Trainer
     from lightning.pytorch.accelerators import Accelerator
     from lightning.pytorch.plugins import CheckpointIO, Precision
 
     from lightning_elche.control.epoch_metrics import EpochMetrics
-    from lightning_elche.control.events import AveragingEvent
 
 __all__ = ["ElCheStrategy"]
 
@@ -121,16 +109,15 @@ class ElCheStrategy(GuardedStrategy):
             start_method=start_method,
         )
         self._policy = policy
-        self._cadence = cadence or CadenceConfig()
-        self._chunks = chunks or ChunkConfig()
-        self._guard = guard or GuardConfig()
-        self._timeout_s = timeout_s
-        self._signal = StopSignal()
-        self._store: ControlStore | None = None
-        self._rounds: Rounds | None = None
+        self._config = RunConfig(
+            cadence=cadence or CadenceConfig(),
+            chunks=chunks or ChunkConfig(),
+            guard=guard or GuardConfig(),
+            timeout_s=timeout_s,
+        )
+        self._run: Run | None = None
         self._restored: RoundsState | None = None
-        self._dealer: Dealer | None = None
-        self._has_pool = False
+        self._epoch_metrics: EpochMetrics | None = None
 
     @classmethod
     @override
@@ -150,63 +137,33 @@ class ElCheStrategy(GuardedStrategy):
     # What the loops and callbacks use
 
     @property
-    def rounds(self) -> Rounds:
-        """The averaging rounds of the present fit."""
-        if self._rounds is None:
-            raise RuntimeError(
-                "`rounds` exist only during `Trainer.fit` with more than one device."
-            )
-        return self._rounds
-
-    @property
-    def dealer(self) -> Dealer | None:
-        """Deals the training batches; `None` if each rank has a private stream."""
-        return self._dealer if self._has_pool else None
+    def run(self) -> Run:
+        """The present fit on several ranks."""
+        if self._run is None:
+            raise RuntimeError("`run` exists only during `Trainer.fit` with several devices.")
+        return self._run
 
     @property
     def epoch_metrics(self) -> EpochMetrics | None:
         """The metrics of the last complete epoch; `None` before, and with one device."""
-        return self._rounds.epoch_metrics if self._rounds is not None else None
+        return self._epoch_metrics
 
     @property
     def global_step(self) -> int:
         """Optimizer steps of all ranks at the last averaging event."""
-        if self._rounds is not None:
-            return self._rounds.global_step
+        if self._run is not None and self._run.is_started:
+            return self._run.rounds.global_step
         return self._restored["global_step"] if self._restored else 0
 
-    def begin_step(self) -> None:
-        """Mark the begin of a training step: ranks are no longer aligned."""
-        self._alignment.phase = Phase.STEP
-        self.rounds.window.begin_step()
-
-    def end_step(self, *, is_optimizer_step: bool) -> None:
-        """Mark the end of a training step and count its batch as trained."""
-        samples = self.dealer.consume() if self.dealer is not None else 1
-        # Samples weigh equally where one pool deals them; private streams count by rank.
-        is_first = self.rounds.window.batches == 0
-        weight = float(samples) if self._has_pool else float(is_first)
-        self.rounds.window.end_step(
-            samples=samples, weight=weight, is_optimizer_step=is_optimizer_step
-        )
-
-    def average(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
-        """Meet all ranks; afterwards they are aligned."""
-        event = self.rounds.average(
-            is_drained=is_drained, should_stop=should_stop, has_signal=self._signal.is_set()
-        )
-        self._alignment.phase = Phase.ALIGNED
-        return event
-
-    def state_dict(self) -> RoundsState:
-        """Return the agreed state for a checkpoint."""
-        return self.rounds.state_dict()
+    def close_epoch(self) -> None:
+        """Gather the metrics of the epoch; every rank calls this after its last event."""
+        self._epoch_metrics = self.run.rounds.close_epoch()
 
     def load_state_dict(self, state: RoundsState) -> None:
         """Continue from the state in a checkpoint."""
         self._restored = state
-        if self._rounds is not None:
-            self._rounds.load_state_dict(state)
+        if self._run is not None and self._run.is_started:
+            self._run.rounds.load_state_dict(state)
 
     # Set-up and end
 
@@ -217,25 +174,13 @@ class ElCheStrategy(GuardedStrategy):
         elif trainer.state.fn == TrainerFn.FITTING and self._policy != "sync":
             refuse_unsupported(trainer, trainer.lightning_module)
             install_loops(trainer)
-            self._alignment.phase = Phase.ALIGNED
-            # First the pool: `configure_optimizers` may ask for the number of steps, and with it
-            # for the first batches. The rounds follow in `configure_ddp`, on the model's device.
-            self._open_channels(trainer.lightning_module)
+            # The pool first: `configure_optimizers` may ask for the number of steps, and with it
+            # for the first batches. The rounds start in `configure_ddp`, on the model's device.
+            name = self.broadcast(uuid.uuid4().hex)
+            self._run = Run(
+                name, config=self._config, alignment=self._alignment, pool_size=self._pool_size
+            )
         super().setup(trainer)
-
-    def _open_channels(self, module: LightningModule) -> None:
-        self._store = ControlStore(default_store(), self.broadcast(uuid.uuid4().hex))
-        self._collectives = GroupCollectives(timeout_s=self._timeout_s, store=self._store)
-        check_replicas(module, self._collectives)
-        controller = Controller(self.world_size, cadence=self._cadence, guard=self._guard)
-        self._controller = controller
-        self._dealer = Dealer(
-            self._store,
-            config=self._chunks,
-            rank=self.global_rank,
-            plan=lambda: controller.plan,
-            limit=self._pool_size,
-        )
 
     @override
     def configure_ddp(self) -> None:
@@ -245,55 +190,30 @@ class ElCheStrategy(GuardedStrategy):
         if self._policy == "sync":
             super().configure_ddp()
             return
-        module = self.lightning_module
-        assert module is not None
-        assert self._store is not None
-        averager = Averager(module.parameters(), module.buffers(), self._collectives)
-        averager.average([1.0] + [0.0] * (self.world_size - 1))  # all adopt rank 0's
-        self._rounds = Rounds(
-            controller=self._controller,
-            collectives=self._collectives,
-            store=self._store,
-            averager=averager,
-            timer=timer_for(self.root_device),
-            timeout_s=self._timeout_s,
-        )
+        assert self.model is not None
+        self.run.start(self.model, self.root_device)
         if self._restored is not None:
-            self._rounds.load_state_dict(self._restored)
-        show_total_progress(module.trainer, self._rounds)
+            self.run.rounds.load_state_dict(self._restored)
+        show_total_progress(self._trainer, self.run.rounds)
 
     @override
     def on_train_start(self) -> None:
-        if self._store is not None:
+        if self._run is not None:
             # Here, since Lightning installs its own handlers after `on_fit_start`.
-            self._signal.install()
+            self._run.signal.install()
             self._alignment.guard_default_group()
 
     @override
     def on_exception(self, exception: BaseException) -> None:
         super().on_exception(exception)
-        self.tell_failure(exception)
-
-    def tell_failure(self, exception: BaseException) -> None:
-        """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
-        if self._store is None or self._alignment.phase is Phase.FAILED:
-            return
-        self._alignment.phase = Phase.FAILED
-        if isinstance(exception, (PeerLost, SIGTERMException)):
-            return  # there is nobody to tell, or all know
-        try:
-            if not isinstance(exception, RankFailed):
-                cause = f"{type(exception).__name__}: {exception}"
-                self._store.post_failure(self.global_rank, cause)
-            self._store.wait_until_known(self.global_rank, world_size=self.world_size)
-        except PeerLost as lost:
-            rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
+        if self._run is not None:
+            self._run.tell_failure(exception)
 
     @override
     def teardown(self) -> None:
-        if self._rounds is not None:
-            self._restored = self._rounds.state_dict()  # another `fit` continues from here
-        self._dealer, self._store, self._has_pool = None, None, False
+        if self._run is not None and self._run.is_started:
+            self._restored = self._run.state_dict()  # another `fit` continues from here
+        self._run = None
         super().teardown()
 
     # Data
@@ -301,24 +221,24 @@ class ElCheStrategy(GuardedStrategy):
     @property
     @override
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        if self._dealer is not None and self._trainer.training:
+        if self._run is not None and self._trainer.training:
             return {"num_replicas": 1, "rank": 0}  # the whole permutation, equal on every rank
         return super().distributed_sampler_kwargs
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
         trainer = self._trainer
-        if self._dealer is None or not trainer.training or has_private_stream(dataloader):
+        if self._run is None or not trainer.training or has_private_stream(dataloader):
             return super().process_dataloader(dataloader)
         assert isinstance(dataloader, DataLoader)
-        self._has_pool = True
+        self._run.has_pool = True
         # The pool obeys the limits instead of this rank; the fit loop restores them.
         self._pool_limit = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
         if isinstance(trainer.val_check_interval, float):
             trainer.val_check_interval = 1.0
         progress: Any = trainer.fit_loop.epoch_progress.current
-        return deal_from(dataloader, dealer=self._dealer, epoch=lambda: progress.processed)
+        return deal_from(dataloader, dealer=self._run.dealer, epoch=lambda: progress.processed)
 
     def _pool_size(self, total: int) -> int:
         trainer = self._trainer
@@ -338,10 +258,10 @@ class ElCheStrategy(GuardedStrategy):
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         output = super().training_step(*args, **kwargs)
-        if self._store is not None:
+        if self._run is not None:
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if isinstance(loss, Tensor):
-                self.rounds.window.add_loss(loss)
+                self._run.rounds.window.add_loss(loss)
         return output
 
 

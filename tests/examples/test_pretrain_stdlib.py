@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from epoch_report import Epoch, EpochReport
-from pretrain_stdlib import Summary, parse_arguments, rank_factors, render, summarise
+from pretrain_stdlib import Summary, headline, parse_arguments, rank_factors, render, summarise
 
 from tests.examples.script import run_script
 
@@ -52,6 +52,12 @@ def test_wrong_arguments_are_named(
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, True), (2, False)])
+def test_too_few_cores_are_noted(cores: int, expected: bool) -> None:
+    """Ranks that share a core cannot reach the sum of their speeds."""
+    assert ("Note: 2 ranks share 1 cores" in headline(parse_arguments([]), cores=cores)) == expected
 
 
 @pytest.mark.parametrize(

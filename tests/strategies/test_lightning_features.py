@@ -66,7 +66,7 @@ class Model(Recorder):
 
 if __name__ == "__main__":
     cli = LightningCLI(Model, save_config_callback=None)
-    config = cli.trainer.strategy.rounds.controller.elche.config
+    config = cli.trainer.strategy._config.cadence
     sys.stdout.write(f"steps {cli.trainer.global_step} anchor {config.anchor}\\n")
 """
 
@@ -149,7 +149,7 @@ def train_in_two_parts(folder: str, split: bool) -> dict[str, Any]:
     return {
         "step": trainer.global_step,
         "ids": model.ids,
-        "events": strategy.rounds.plan.index,
+        "events": strategy._restored["controller"]["index"],
         "weights": weights(model),
     }
 

@@ -1,0 +1,150 @@
+"""What belongs to one `fit` on several ranks: channels, data, rounds, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_elche.control.cadence import CadenceConfig
+from lightning_elche.control.chunks import ChunkConfig
+from lightning_elche.control.controller import Controller
+from lightning_elche.control.guard import GuardConfig
+from lightning_elche.data.dealer import Dealer
+from lightning_elche.distributed.averager import Averager
+from lightning_elche.distributed.collectives import GroupCollectives
+from lightning_elche.distributed.control_store import ControlStore, default_store
+from lightning_elche.distributed.replicas import check_replicas
+from lightning_elche.distributed.rounds import Rounds, RoundsState
+from lightning_elche.distributed.timing import timer_for
+from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.strategies.alignment import Alignment, Phase
+from lightning_elche.strategies.signals import StopSignal
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_elche.control.events import AveragingEvent
+
+__all__ = ["Run", "RunConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The options of `ElCheStrategy` that a run needs."""
+
+    cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    chunks: ChunkConfig = field(default_factory=ChunkConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    timeout_s: float = 1800.0
+
+
+class Run:
+    """One `fit`: every rank creates it at the same point, since that opens process groups.
+
+    Args:
+        name: Unique to the run and equal on every rank.
+        config: Options.
+        alignment: Knows whether ranks are aligned.
+        pool_size: Maps the number of batches in an epoch to the number to deal.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: RunConfig,
+        alignment: Alignment,
+        pool_size: Callable[[int], int],
+    ) -> None:
+        self.signal = StopSignal()
+        self._config = config
+        self._alignment = alignment
+        self._alignment.phase = Phase.ALIGNED
+        self._store = ControlStore(default_store(), name)
+        self._collectives = GroupCollectives(timeout_s=config.timeout_s, store=self._store)
+        world_size = self._collectives.world_size
+        controller = Controller(world_size, cadence=config.cadence, guard=config.guard)
+        self._controller = controller
+        self._rounds: Rounds | None = None
+        self.has_pool = False
+        self.dealer = Dealer(
+            self._store,
+            config=config.chunks,
+            rank=self._collectives.rank,
+            plan=lambda: controller.plan,
+            limit=pool_size,
+        )
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there are averaging rounds."""
+        return self._rounds is not None
+
+    @property
+    def rounds(self) -> Rounds:
+        """The averaging rounds, once `start` was called."""
+        if self._rounds is None:
+            raise RuntimeError("`rounds` exist only after the model was set up.")
+        return self._rounds
+
+    def start(self, module: torch.nn.Module, device: torch.device) -> None:
+        """Make the replicas equal and start the rounds.
+
+        Raises:
+            RankMismatch: If ranks hold different models.
+        """
+        check_replicas(module, self._collectives)
+        averager = Averager(module.parameters(), module.buffers(), self._collectives)
+        averager.average([1.0] + [0.0] * (self._collectives.world_size - 1))  # all adopt rank 0's
+        self._rounds = Rounds(
+            controller=self._controller,
+            collectives=self._collectives,
+            store=self._store,
+            averager=averager,
+            timer=timer_for(device),
+            timeout_s=self._config.timeout_s,
+        )
+
+    def begin_step(self) -> None:
+        """Mark the begin of a training step: ranks are no longer aligned."""
+        self._alignment.phase = Phase.STEP
+        self.rounds.window.begin_step()
+
+    def end_step(self, *, is_optimizer_step: bool) -> None:
+        """Mark the end of a training step and count its batch as trained."""
+        window = self.rounds.window
+        samples = self.dealer.consume() if self.has_pool else 1
+        # Samples weigh equally where one pool deals them; private streams count by rank.
+        weight = float(samples) if self.has_pool else float(window.batches == 0)
+        window.end_step(samples=samples, weight=weight, is_optimizer_step=is_optimizer_step)
+
+    def average(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
+        """Meet all ranks; afterwards they are aligned."""
+        event = self.rounds.average(
+            is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
+        )
+        self._alignment.phase = Phase.ALIGNED
+        return event
+
+    def tell_failure(self, exception: BaseException) -> None:
+        """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
+        if self._alignment.phase is Phase.FAILED:
+            return
+        self._alignment.phase = Phase.FAILED
+        if isinstance(exception, (PeerLost, SIGTERMException)):
+            return  # there is nobody to tell, or all know
+        rank, world_size = self._collectives.rank, self._collectives.world_size
+        try:
+            if not isinstance(exception, RankFailed):
+                self._store.post_failure(rank, f"{type(exception).__name__}: {exception}")
+            self._store.wait_until_known(rank, world_size=world_size)
+        except PeerLost as lost:
+            rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
+
+    def state_dict(self) -> RoundsState:
+        """Return the agreed state, equal on every rank; JSON-serialisable."""
+        return self.rounds.state_dict()
