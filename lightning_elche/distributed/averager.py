@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.exceptions import RankMismatch
+from lightning_elche.ops.flat import as_real, group_by_wire_type
 
 __all__ = ["Averager", "Exchange"]
 
@@ -91,7 +92,8 @@ class Averager:
         for flat in self._flats:
             flat.load(weight / total, 1.0 / active if weight > 0.0 else 0.0)
             collectives.sum_(flat.average)
-            squares += flat.store()
+            squares += flat.squared_norms()
+            flat.store()
         for tensor in self._integers:
             _take_maximum(tensor, collectives, contributes=weight > 0.0)
         return Exchange(
@@ -100,65 +102,13 @@ class Averager:
         )
 
     def _select(self, parameters: Sequence[Tensor]) -> None:
-        params = [_real(param) for param in parameters]
-        buffers = [_real(buffer) for buffer in self._buffers]
-        both = [*params, *buffers]
-        self._integers = [tensor for tensor in both if not tensor.is_floating_point()]
-        types = {_wire(tensor) for tensor in both if tensor.is_floating_point()}
-        self._flats = [
-            _Flat(_of_type(dtype, params), _of_type(dtype, buffers))
-            for dtype in sorted(types, key=str)
-        ]
-
-
-class _Flat:
-    """The tensors of one wire type as two flat buffers: what the rank had, and the average."""
-
-    def __init__(self, params: list[Tensor], buffers: list[Tensor]) -> None:
-        self._tensors = [*params, *buffers]
-        self._num_params = sum(param.numel() for param in params)
-        size = self._num_params + sum(buffer.numel() for buffer in buffers)
-        first = self._tensors[0]
-        self._own = torch.empty(size, dtype=_wire(first), device=first.device)
-        self.average = torch.empty_like(self._own)
-        self._own_views = _views(self._own, self._tensors)
-        self._average_views = _views(self.average, self._tensors)
-
-    def load(self, param_scale: float, buffer_scale: float) -> None:
-        """Copy the tensors in and scale them; a scale of 0 zeroes, so that NaN cannot spread."""
-        torch._foreach_copy_(self._own_views, self._tensors)
-        cut = self._num_params
-        for part, scale in ((slice(cut), param_scale), (slice(cut, None), buffer_scale)):
-            if scale:
-                torch.mul(self._own[part], scale, out=self.average[part])
-            else:
-                self.average[part].zero_()
-
-    def store(self) -> Tensor:
-        """Copy the average out; return squared norms of (pre - post, post) of the parameters."""
-        own, average = self._own[: self._num_params], self.average[: self._num_params]
-        norms = torch.stack([torch.dist(own, average), torch.linalg.vector_norm(average)])
-        torch._foreach_copy_(self._tensors, self._average_views)
-        return norms.double().square().cpu()
-
-
-def _real(tensor: Tensor) -> Tensor:
-    """The tensor, with a dimension for the two parts of a complex number."""
-    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
-
-
-def _wire(tensor: Tensor) -> torch.dtype:
-    """The type in which a tensor is averaged: float32 at least."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _of_type(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t for t in tensors if t.is_floating_point() and _wire(t) == dtype]
-
-
-def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        params = [as_real(param) for param in parameters]
+        buffers = [as_real(buffer) for buffer in self._buffers]
+        self._integers = [t for t in (*params, *buffers) if not t.is_floating_point()]
+        self._flats = group_by_wire_type(
+            [param for param in params if param.is_floating_point()],
+            [buffer for buffer in buffers if buffer.is_floating_point()],
+        )
 
 
 def _relative(squares: Tensor) -> float:

@@ -16,6 +16,7 @@ from lightning_elche.distributed.agreement import Agreement
 from lightning_elche.distributed.averager import Averager, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
 from lightning_elche.exceptions import RankMismatch
@@ -42,6 +43,7 @@ class Rounds:
         collectives: How to exchange.
         store: How to agree without waiting.
         averager: What to exchange.
+        optimizer_averager: How to exchange optimizer states; `None` to keep them local.
         timer: How to time steps.
         timeout_s: Longest wait for a peer in seconds.
     """
@@ -53,6 +55,7 @@ class Rounds:
         collectives: Collectives,
         store: ControlStore,
         averager: Averager,
+        optimizer_averager: OptimizerAverager | None = None,
         timer: StepTimer,
         timeout_s: float,
     ) -> None:
@@ -61,6 +64,7 @@ class Rounds:
         self._collectives = collectives
         self._store = store
         self._averager = averager
+        self._optimizer_averager = optimizer_averager
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
@@ -151,18 +155,17 @@ class Rounds:
             wait_ms=self._cost_ms[0],
             transfer_ms=self._cost_ms[1],
             relative_delta=self._exchange.relative_delta,
+            optimizer_layout=self._optimizer_averager.layout() if self._optimizer_averager else 0,
             is_drained=is_drained,
             should_stop=should_stop,
             has_signal=has_signal,
         )
         entered = time.perf_counter()
-        # Order on every rank: reports, parameters, at the end of an epoch the costs of both.
+        # Order on every rank: reports, parameters, optimizer states.
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
         gathered = time.perf_counter()
         _check_epochs(reports)
-        self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
-        if any(report.weight for report in reports):
-            self._exchange = self._averager.average([report.weight for report in reports])
+        self._exchange = self._exchange_state(reports)
         transferred = time.perf_counter()
         wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
         self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
@@ -188,6 +191,18 @@ class Rounds:
         self.global_step = state["global_step"]
         self.controller.load_state_dict(state["controller"])
         self._start_window()
+
+    def _exchange_state(self, reports: list[Report]) -> Exchange:
+        weights = [report.weight for report in reports]
+        if not any(weights):
+            return Exchange(exchanged_bytes=0, relative_delta=math.nan)
+        exchange = self._averager.average(weights)
+        # States of different layouts (a rank has not stepped some parameter yet) stay local.
+        is_alike = len({report.optimizer_layout for report in reports}) == 1
+        if self._optimizer_averager is not None and is_alike:
+            more_bytes = self._optimizer_averager.average(weights)
+            exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
+        return exchange
 
     def _start_window(self) -> None:
         self._plan = self.controller.plan

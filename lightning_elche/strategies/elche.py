@@ -22,8 +22,9 @@ from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
 from lightning_elche.loops.progress import show_total_progress
+from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.guarded import GuardedStrategy
-from lightning_elche.strategies.refusals import refuse_unsupported
+from lightning_elche.strategies.refusals import clip_gradients, refuse_unsupported
 from lightning_elche.strategies.run import Run, RunConfig
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ class ElCheStrategy(GuardedStrategy):
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
+        optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
+            local, which exchanges a half to two thirds less with momentum or Adam.
+        weighting: What a rank's parameters weigh: the "samples" behind them, "uniform" for equal
+            weights, or "auto": samples, and uniform where each rank has a private stream of data.
+        max_grad_norm: Clip each rank's gradients to this norm, as `gradient_clip_val` of the
+            Trainer does, which must not be set as well.
+        lr_scale_ratio: Multiply the learning rates by `1 + lr_scale_ratio * (world_size - 1)`; 1 is
+            the linear scaling rule of Goyal et al., arXiv 1706.02677.
         misaligned: What to do with a collective asked for inside a training step, for example by
             `self.log(sync_dist=True, on_step=True)`: "raise", or "local" to use the own value.
         timeout_s: Longest wait for a peer in seconds.
@@ -83,6 +92,10 @@ class ElCheStrategy(GuardedStrategy):
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
+        optimizer_state: Literal["average", "keep"] = "average",
+        weighting: Literal["auto", "samples", "uniform"] = "auto",
+        max_grad_norm: float | None = None,
+        lr_scale_ratio: float = 0.0,
         misaligned: Literal["raise", "local"] = "raise",
         timeout_s: float = 1800.0,
         process_group_backend: str | None = None,
@@ -93,10 +106,14 @@ class ElCheStrategy(GuardedStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        if policy not in ("cadence", "sync"):
-            raise ValueError(f'`policy` must be "cadence" or "sync", got {policy!r}.')
-        if not (timeout_s > 0.0 and math.isfinite(timeout_s)):
-            raise ValueError(f"`timeout_s` must be a positive number of seconds, got {timeout_s}.")
+        _check_choice("policy", policy, ("cadence", "sync"))
+        _check_choice("optimizer_state", optimizer_state, ("average", "keep"))
+        _check_choice("weighting", weighting, ("auto", "samples", "uniform"))
+        _check_positive("timeout_s", timeout_s)
+        if max_grad_norm is not None:
+            _check_positive("max_grad_norm", max_grad_norm)
+        if not 0.0 <= lr_scale_ratio <= 1.0:
+            raise ValueError(f"`lr_scale_ratio` must be in [0, 1], got {lr_scale_ratio}.")
         super().__init__(
             accelerator=accelerator,
             parallel_devices=parallel_devices,
@@ -113,8 +130,12 @@ class ElCheStrategy(GuardedStrategy):
             cadence=cadence or CadenceConfig(),
             chunks=chunks or ChunkConfig(),
             guard=guard or GuardConfig(),
+            optimizer_state=optimizer_state,
+            weighting=weighting,
             timeout_s=timeout_s,
         )
+        self._max_grad_norm = max_grad_norm
+        self._lr_scale_ratio = lr_scale_ratio
         self._run: Run | None = None
         self._restored: RoundsState | None = None
         self._epoch_metrics: EpochMetrics | None = None
@@ -169,6 +190,8 @@ class ElCheStrategy(GuardedStrategy):
 
     @override
     def setup(self, trainer: Trainer) -> None:
+        if self._max_grad_norm is not None:
+            clip_gradients(trainer, self._max_grad_norm)
         if self._is_alone:
             keep_user_samplers(trainer)
         elif trainer.state.fn == TrainerFn.FITTING and self._policy != "sync":
@@ -183,6 +206,14 @@ class ElCheStrategy(GuardedStrategy):
         super().setup(trainer)
 
     @override
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        super().setup_optimizers(trainer)
+        factor = 1.0 + self._lr_scale_ratio * (self.world_size - 1)
+        if factor != 1.0:
+            schedulers = [config.scheduler for config in self.lr_scheduler_configs]
+            scale_learning_rates(self.optimizers, schedulers, factor)
+
+    @override
     def configure_ddp(self) -> None:
         """Make the replicas equal and start the rounds, instead of wrapping the module in DDP."""
         if self._is_alone:
@@ -191,7 +222,7 @@ class ElCheStrategy(GuardedStrategy):
             super().configure_ddp()
             return
         assert self.model is not None
-        self.run.start(self.model, self.root_device)
+        self.run.start(self.model, self.root_device, lambda: self.optimizers)
         if self._restored is not None:
             self.run.rounds.load_state_dict(self._restored)
         show_total_progress(self._trainer, self.run.rounds)
@@ -228,7 +259,10 @@ class ElCheStrategy(GuardedStrategy):
     @override
     def process_dataloader(self, dataloader: object) -> object:
         trainer = self._trainer
-        if self._run is None or not trainer.training or has_private_stream(dataloader):
+        if self._run is None or not trainer.training:
+            return super().process_dataloader(dataloader)
+        if has_private_stream(dataloader):
+            self._run.stream_batch_size = getattr(dataloader, "batch_size", None) or 1
             return super().process_dataloader(dataloader)
         assert isinstance(dataloader, DataLoader)
         self._run.has_pool = True
@@ -263,6 +297,17 @@ class ElCheStrategy(GuardedStrategy):
             if isinstance(loss, Tensor):
                 self._run.rounds.window.add_loss(loss)
         return output
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (value > 0.0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be a positive number, got {value}.")
 
 
 ElCheStrategy.register_strategies(StrategyRegistry)

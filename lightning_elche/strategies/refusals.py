@@ -20,7 +20,7 @@ from lightning_elche.loops.lightning_loops import saves_at_steps
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["refuse_unsupported"]
+__all__ = ["clip_gradients", "refuse_unsupported"]
 
 REFUSED_CALLBACKS: dict[type, str] = {
     BatchSizeFinder: "Find the batch size on one device first.",
@@ -66,3 +66,22 @@ def _refuse_callbacks(trainer: Trainer) -> None:
                 "`train_time_interval`: ranks are not at the same step. Use `every_n_epochs`, or "
                 "`val_check_interval` and save after validation."
             )
+
+
+def clip_gradients(trainer: Trainer, max_norm: float) -> None:
+    """Let the Trainer clip gradients to `max_norm`.
+
+    Raises:
+        ValueError: If it clips already, or cannot since the module optimizes by itself.
+    """
+    if trainer.gradient_clip_val not in (None, max_norm):
+        raise ValueError(
+            "`max_grad_norm` must not be set together with `gradient_clip_val` of the Trainer, got "
+            f"{max_norm} and {trainer.gradient_clip_val}. Remove one of them."
+        )
+    if not trainer.lightning_module.automatic_optimization:
+        raise ValueError(
+            f"`max_grad_norm` must be None with manual optimization, got {max_norm}. Call "
+            "`self.clip_gradients` in `training_step`."
+        )
+    trainer.gradient_clip_val = max_norm

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -17,6 +17,7 @@ from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
 from lightning_elche.distributed.control_store import ControlStore, default_store
+from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replicas import check_replicas
 from lightning_elche.distributed.rounds import Rounds, RoundsState
 from lightning_elche.distributed.timing import timer_for
@@ -39,6 +40,8 @@ class RunConfig:
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    optimizer_state: Literal["average", "keep"] = "average"
+    weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
 
 
@@ -71,6 +74,7 @@ class Run:
         self._controller = controller
         self._rounds: Rounds | None = None
         self.has_pool = False
+        self.stream_batch_size = 1
         self.dealer = Dealer(
             self._store,
             config=config.chunks,
@@ -91,8 +95,18 @@ class Run:
             raise RuntimeError("`rounds` exist only after the model was set up.")
         return self._rounds
 
-    def start(self, module: torch.nn.Module, device: torch.device) -> None:
+    def start(
+        self,
+        module: torch.nn.Module,
+        device: torch.device,
+        optimizers: Callable[[], Sequence[torch.optim.Optimizer]],
+    ) -> None:
         """Make the replicas equal and start the rounds.
+
+        Args:
+            module: The model, on its device.
+            device: Where it is trained.
+            optimizers: Returns its optimizers, once they are set up.
 
         Raises:
             RankMismatch: If ranks hold different models.
@@ -100,11 +114,15 @@ class Run:
         check_replicas(module, self._collectives)
         averager = Averager(module.parameters(), module.buffers(), self._collectives)
         averager.average([1.0] + [0.0] * (self._collectives.world_size - 1))  # all adopt rank 0's
+        keeps = self._config.optimizer_state == "keep"
         self._rounds = Rounds(
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
             averager=averager,
+            optimizer_averager=(
+                None if keeps else OptimizerAverager(optimizers, self._collectives)
+            ),
             timer=timer_for(device),
             timeout_s=self._config.timeout_s,
         )
@@ -117,9 +135,11 @@ class Run:
     def end_step(self, *, is_optimizer_step: bool) -> None:
         """Mark the end of a training step and count its batch as trained."""
         window = self.rounds.window
-        samples = self.dealer.consume() if self.has_pool else 1
+        samples = self.dealer.consume() if self.has_pool else self.stream_batch_size
         # Samples weigh equally where one pool deals them; private streams count by rank.
-        weight = float(samples) if self.has_pool else float(window.batches == 0)
+        auto = "samples" if self.has_pool else "uniform"
+        weighting = auto if self._config.weighting == "auto" else self._config.weighting
+        weight = float(samples) if weighting == "samples" else float(window.batches == 0)
         window.end_step(samples=samples, weight=weight, is_optimizer_step=is_optimizer_step)
 
     def average(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:

@@ -96,7 +96,7 @@ def test_collective_after_a_failure_is_skipped() -> None:
     ("options", "message"),
     [
         ({"misaligned": "ignore"}, '`misaligned` must be "raise" or "local", got \'ignore\''),
-        ({"timeout_s": 0.0}, "`timeout_s` must be a positive number of seconds, got 0.0"),
+        ({"timeout_s": 0.0}, "`timeout_s` must be a positive number, got 0.0"),
         ({"timeout_s": float("inf")}, "`timeout_s` must be a positive number"),
     ],
 )

@@ -1,0 +1,76 @@
+"""Averages the states of optimizers along with the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.ops.flat import group_by_wire_type
+from lightning_elche.ops.optimizer_state import optimizer_tensors
+
+__all__ = ["OptimizerAverager"]
+
+
+class OptimizerAverager:
+    """Averages moments with the weights of the parameters; step counters take the maximum.
+
+    Replicas whose moments are averaged as often as their parameters continue from one common state,
+    as after a restart from a checkpoint.
+
+    Args:
+        optimizers: Returns the optimizers, equal on every rank but for their states.
+        collectives: How to reach the other ranks.
+    """
+
+    def __init__(
+        self,
+        optimizers: Callable[[], Sequence[torch.optim.Optimizer]],
+        collectives: Collectives,
+    ) -> None:
+        self._optimizers = optimizers
+        self._collectives = collectives
+        self._seen: list[tuple[int, int]] | None = None
+
+    def layout(self) -> int:
+        """Return a number that is equal on ranks whose states can be averaged.
+
+        States come into being with the first step of a parameter, which one rank may have made and
+        another not.
+        """
+        states = [optimizer.state for optimizer in self._optimizers()]
+        seen = [(id(state), len(state)) for state in states]
+        if seen != self._seen:
+            self._seen = seen
+            self._tensors = optimizer_tensors(self._optimizers())
+            self._flats = group_by_wire_type(self._tensors.moments)
+        return self._tensors.digest
+
+    @torch.no_grad()
+    def average(self, weights: Sequence[float]) -> int:
+        """Average the states; every rank calls this with the same layout.
+
+        Args:
+            weights: Weight of each rank, length world, not all 0; a rank of weight 0 adopts.
+
+        Returns:
+            The number of bytes exchanged.
+        """
+        weight = weights[self._collectives.rank] / sum(weights)
+        for flat in self._flats:
+            flat.load(weight)
+            self._collectives.sum_(flat.average)
+            flat.store()
+        if self._tensors.counters:
+            self._take_largest_counters(contributes=weight > 0.0)
+        return sum(flat.average.nbytes for flat in self._flats)
+
+    def _take_largest_counters(self, *, contributes: bool) -> None:
+        counters = self._tensors.counters
+        largest = torch.stack([counter.reshape(()).double().cpu() for counter in counters])
+        if not contributes:
+            largest.fill_(-torch.inf)
+        gathered = self._collectives.gather(largest.tolist())
+        for counter, values in zip(counters, zip(*gathered, strict=True), strict=True):
+            counter.fill_(max(values))

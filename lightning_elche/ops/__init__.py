@@ -1,0 +1,1 @@
+"""Tensor operations within one process."""
