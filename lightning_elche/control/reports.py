@@ -32,6 +32,8 @@ class Report:
         loss_count: Batches that returned a loss.
         relative_delta: `||pre - post|| / ||post||` of the rank's parameters (previous); NaN if the
             rank did not contribute.
+        readiness: Why the rank agreed to the event, a `Readiness`.
+        agreed_after_ms: When it did, in milliseconds since the event before.
         optimizer_layout: Names the layout of the rank's optimizer states, 0 to keep them local.
         is_drained: The rank has no data left in this epoch.
         should_stop: The rank's Trainer was asked to stop.
@@ -49,6 +51,8 @@ class Report:
     loss_sum: float = 0.0
     loss_count: int = 0
     relative_delta: float = math.nan
+    readiness: int = 0
+    agreed_after_ms: float = 0.0
     optimizer_layout: int = 0
     is_drained: bool = False
     should_stop: bool = False

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["Plan", "Window", "is_ready", "patience_ms", "should_average"]
+__all__ = [
+    "Plan",
+    "Readiness",
+    "Window",
+    "is_ready",
+    "patience_ms",
+    "readiness",
+    "should_average",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +68,23 @@ class Window:
     is_accumulating: bool = False
 
 
+class Readiness(enum.IntEnum):
+    """Why a rank agrees to an averaging event."""
+
+    NOT_READY = 0
+    DRAINED = 1
+    PROBED = 2
+    STEPS = 3
+    TIME = 4
+
+
 def is_ready(plan: Plan, rank: int, window: Window) -> bool:
-    """Decide whether `rank` agrees to an averaging event at its present step boundary.
+    """Return whether `rank` agrees to an averaging event at its present step boundary."""
+    return readiness(plan, rank, window) is not Readiness.NOT_READY
+
+
+def readiness(plan: Plan, rank: int, window: Window) -> Readiness:
+    """Decide whether, and why, `rank` agrees to an averaging event at its present step boundary.
 
     The event takes place once every rank agrees, so that the last one to agree sets its time. That
     should be the slowest rank, at the end of one of its long steps: the others, whose steps are
@@ -73,15 +97,19 @@ def is_ready(plan: Plan, rank: int, window: Window) -> bool:
         window: Its progress.
     """
     if window.is_drained:
-        return True
+        return Readiness.DRAINED
     if window.steps < 1 or window.is_accumulating:
-        return False
+        return Readiness.NOT_READY
     if not plan.is_calibrated:
-        return window.steps >= plan.local_steps[rank]
-    slow_ms = plan.ms_per_batch[plan.slowest]
+        is_probed = window.steps >= plan.local_steps[rank]
+        return Readiness.PROBED if is_probed else Readiness.NOT_READY
+    wall_ms = plan.anchor_wall_ms
     if rank == plan.slowest:
-        return window.steps >= plan.anchor or window.compute_ms >= plan.anchor_wall_ms
-    return window.compute_ms >= plan.anchor_wall_ms - slow_ms
+        if window.steps >= plan.anchor:
+            return Readiness.STEPS
+    else:
+        wall_ms -= plan.ms_per_batch[plan.slowest]
+    return Readiness.TIME if window.compute_ms >= wall_ms else Readiness.NOT_READY
 
 
 def patience_ms(plan: Plan, rank: int, window: Window) -> float:

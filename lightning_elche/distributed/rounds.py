@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypedDict
 
 from lightning_elche.control.controller import Controller, ControllerState
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
-from lightning_elche.control.schedule import Plan, is_ready, patience_ms
+from lightning_elche.control.schedule import Plan, Readiness, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
 from lightning_elche.distributed.averager import Averager, Exchange
 from lightning_elche.distributed.collectives import Collectives
@@ -71,11 +71,10 @@ class Rounds:
         self._cost_ms = (0.0, 0.0)
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
-        self._plan = controller.plan
         self._agreement = Agreement(
             store, rank=collectives.rank, world_size=collectives.world_size, timeout_s=timeout_s
         )
-        self._agreement.start(self._plan.index)
+        self._start_window()
 
     @property
     def rank(self) -> int:
@@ -116,10 +115,12 @@ class Rounds:
         """
         window = self.window.progress(is_drained=is_drained)
         if not self._agreement.is_posted:
-            if not is_ready(self._plan, self.rank, window):
+            self._readiness = readiness(self._plan, self.rank, window)
+            if self._readiness is Readiness.NOT_READY:
                 self._store.raise_if_failed()
                 return False
             self._agreement.post()
+            self._agreed_after_ms = 1000.0 * (time.perf_counter() - self._window_began)
         if window.is_accumulating and not is_drained:
             return False
         if self._agreement.is_reached():
@@ -155,6 +156,8 @@ class Rounds:
             wait_ms=self._cost_ms[0],
             transfer_ms=self._cost_ms[1],
             relative_delta=self._exchange.relative_delta,
+            readiness=self._readiness,
+            agreed_after_ms=self._agreed_after_ms,
             optimizer_layout=self._optimizer_averager.layout() if self._optimizer_averager else 0,
             is_drained=is_drained,
             should_stop=should_stop,
@@ -182,6 +185,26 @@ class Rounds:
         """Return whether `flag` is set on any rank; every rank calls this at the same point."""
         return any(part[0] for part in self._collectives.gather([float(flag)]))
 
+    def describe(self) -> dict[str, object]:
+        """Return what this rank knows at present; JSON-serialisable."""
+        return {
+            "rank": self.rank,
+            "epoch": self._epoch,
+            "epoch_batches": self.epoch_batches,
+            "global_step": self.global_step,
+            "plan": asdict(self._plan),
+            "window": {
+                "batches": self.window.batches,
+                "optimizer_steps": self.window.optimizer_steps,
+                "waited_ms": 1000.0 * self.window.waited_s,
+                "has_agreed": self._agreement.is_posted,
+            },
+            "guard": {
+                "action": self.controller.action.name,
+                "deltas": list(self.controller.guard.deltas),
+            },
+        }
+
     def state_dict(self) -> RoundsState:
         """Return the agreed state, equal on every rank; JSON-serialisable."""
         return RoundsState(global_step=self.global_step, controller=self.controller.state_dict())
@@ -208,6 +231,9 @@ class Rounds:
         self._plan = self.controller.plan
         # Every rank has read the last agreement before its report was gathered.
         self._agreement.start(self._plan.index)
+        self._readiness = Readiness.NOT_READY
+        self._agreed_after_ms = 0.0
+        self._window_began: float = time.perf_counter()
         self.window.reset()
 
     def _wait(self, wait_s: float) -> bool:

@@ -169,6 +169,18 @@ class ElCheStrategy(GuardedStrategy):
         """The metrics of the last complete epoch; `None` before, and with one device."""
         return self._epoch_metrics
 
+    def state(self) -> dict[str, object]:
+        """Return what this rank knows of the run at present; JSON-serialisable."""
+        return self.run.rounds.describe()
+
+    def explain(self, last: int = 5) -> str:
+        """Return why the last averaging events of this `fit` happened when they did.
+
+        Args:
+            last: How many of them, at most 100.
+        """
+        return "\n".join(list(self.run.explanations)[-last:])
+
     @property
     def global_step(self) -> int:
         """Optimizer steps of all ranks at the last averaging event."""

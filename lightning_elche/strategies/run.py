@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
+from lightning_elche.control.explanation import explain
 from lightning_elche.control.guard import GuardConfig
 from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
 __all__ = ["Run", "RunConfig"]
+
+log = logging.getLogger(__name__)
+
+NUM_EXPLANATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,7 @@ class Run:
         controller = Controller(world_size, cadence=config.cadence, guard=config.guard)
         self._controller = controller
         self._rounds: Rounds | None = None
+        self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
         self.has_pool = False
         self.stream_batch_size = 1
         self.dealer = Dealer(
@@ -148,6 +157,9 @@ class Run:
             is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
         )
         self._alignment.phase = Phase.ALIGNED
+        self.explanations.append(explain(event))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s | %s", self.explanations[-1], json.dumps(self.rounds.describe()))
         return event
 
     def tell_failure(self, exception: BaseException) -> None:

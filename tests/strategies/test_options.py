@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_elche import CadenceConfig, ElCheStrategy
@@ -147,3 +149,27 @@ def test_wrong_option_is_refused_with_its_name(options: dict[str, Any], message:
     """The message names the option, what it should be and what it was."""
     with pytest.raises(ValueError, match=message):
         ElCheStrategy(**options)
+
+
+class Asks(Callback):
+    """Asks the strategy what it does, at the end of training."""
+
+    def on_train_end(self, trainer: Any, *_: Any) -> None:
+        self.state = trainer.strategy.state()
+        self.explanation = trainer.strategy.explain(last=2)
+
+
+def ask() -> tuple[str, str]:
+    asks = Asks()
+    fit(2, delays_ms=(1.0, 4.0), callbacks=[asks])
+    return json.dumps(asks.state), asks.explanation
+
+
+@pytest.mark.slow
+def test_state_and_explanation_tell_what_happened() -> None:
+    """The state is JSON with the plan; the explanation has a line for each event."""
+    state, explanation = run_ranks(ask, world_size=2)[0].value
+    assert json.loads(state)["global_step"] == 50
+    assert json.loads(state)["plan"]["is_calibrated"] is True
+    assert len(explanation.splitlines()) == 2
+    assert "agreed last" in explanation
