@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
     from lightning_elche.control.guard import GuardConfig
     from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
+    from lightning_elche.loops.fabric_loop import ElCheLoop
+    from lightning_elche.loops.run import RunConfig
     from lightning_elche.strategies.elche import ElCheStrategy
 
 __version__ = "0.1.0.dev0"
@@ -28,6 +30,7 @@ __all__ = [
     "CadenceConfig",
     "CadenceMonitor",
     "ChunkConfig",
+    "ElCheLoop",
     "ElCheStrategy",
     "EpochMetrics",
     "GuardConfig",
@@ -35,6 +38,7 @@ __all__ = [
     "PeerLost",
     "RankFailed",
     "RankMismatch",
+    "RunConfig",
 ]
 
 _MODULES = {
@@ -42,6 +46,7 @@ _MODULES = {
     "CadenceConfig": "control.cadence",
     "CadenceMonitor": "callbacks.cadence_monitor",
     "ChunkConfig": "control.chunks",
+    "ElCheLoop": "loops.fabric_loop",
     "ElCheStrategy": "strategies.elche",
     "EpochMetrics": "control.epoch_metrics",
     "GuardConfig": "control.guard",
@@ -49,6 +54,7 @@ _MODULES = {
     "PeerLost": "exceptions",
     "RankFailed": "exceptions",
     "RankMismatch": "exceptions",
+    "RunConfig": "loops.run",
 }
 
 

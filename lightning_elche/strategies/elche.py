@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,10 +21,10 @@ from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
 from lightning_elche.loops.progress import show_total_progress
+from lightning_elche.loops.run import Run, RunConfig, check_choice, check_positive
 from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.guarded import GuardedStrategy
 from lightning_elche.strategies.refusals import clip_gradients, refuse_unsupported
-from lightning_elche.strategies.run import Run, RunConfig
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
@@ -106,14 +105,15 @@ class ElCheStrategy(GuardedStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        _check_choice("policy", policy, ("cadence", "sync"))
-        _check_choice("optimizer_state", optimizer_state, ("average", "keep"))
-        _check_choice("weighting", weighting, ("auto", "samples", "uniform"))
-        _check_positive("timeout_s", timeout_s)
-        if max_grad_norm is not None:
-            _check_positive("max_grad_norm", max_grad_norm)
-        if not 0.0 <= lr_scale_ratio <= 1.0:
-            raise ValueError(f"`lr_scale_ratio` must be in [0, 1], got {lr_scale_ratio}.")
+        _check_options(policy, max_grad_norm, lr_scale_ratio)
+        self._config = RunConfig(
+            cadence=cadence or CadenceConfig(),
+            chunks=chunks or ChunkConfig(),
+            guard=guard or GuardConfig(),
+            optimizer_state=optimizer_state,
+            weighting=weighting,
+            timeout_s=timeout_s,
+        )
         super().__init__(
             accelerator=accelerator,
             parallel_devices=parallel_devices,
@@ -126,14 +126,6 @@ class ElCheStrategy(GuardedStrategy):
             start_method=start_method,
         )
         self._policy = policy
-        self._config = RunConfig(
-            cadence=cadence or CadenceConfig(),
-            chunks=chunks or ChunkConfig(),
-            guard=guard or GuardConfig(),
-            optimizer_state=optimizer_state,
-            weighting=weighting,
-            timeout_s=timeout_s,
-        )
         self._max_grad_norm = max_grad_norm
         self._lr_scale_ratio = lr_scale_ratio
         self._run: Run | None = None
@@ -311,15 +303,12 @@ class ElCheStrategy(GuardedStrategy):
         return output
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        listed = ", ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (value > 0.0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be a positive number, got {value}.")
+def _check_options(policy: str, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
+    check_choice("policy", policy, ("cadence", "sync"))
+    if max_grad_norm is not None:
+        check_positive("max_grad_norm", max_grad_norm)
+    if not 0.0 <= lr_scale_ratio <= 1.0:
+        raise ValueError(f"`lr_scale_ratio` must be in [0, 1], got {lr_scale_ratio}.")
 
 
 ElCheStrategy.register_strategies(StrategyRegistry)

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_elche.strategies.alignment import Alignment
+from lightning_elche.loops.alignment import Alignment
 
 if TYPE_CHECKING:
     import torch.distributed as dist

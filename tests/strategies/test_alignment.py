@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
 from torchmetrics.classification import BinaryAccuracy
 
 from lightning_elche import ElCheStrategy, MisalignedCollective
-from lightning_elche.strategies.alignment import Alignment, Phase
+from lightning_elche.loops.alignment import Alignment, Phase
 from lightning_elche.strategies.refusals import refuse_unsupported
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, make_trainer

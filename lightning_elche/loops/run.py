@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +27,15 @@ from lightning_elche.distributed.replicas import check_replicas
 from lightning_elche.distributed.rounds import Rounds, RoundsState
 from lightning_elche.distributed.timing import timer_for
 from lightning_elche.exceptions import PeerLost, RankFailed
-from lightning_elche.strategies.alignment import Alignment, Phase
-from lightning_elche.strategies.signals import StopSignal
+from lightning_elche.loops.alignment import Alignment, Phase
+from lightning_elche.loops.signals import StopSignal
 
 if TYPE_CHECKING:
     import torch
 
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["Run", "RunConfig"]
+__all__ = ["Run", "RunConfig", "check_choice", "check_positive"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,16 @@ NUM_EXPLANATIONS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The options of `ElCheStrategy` that a run needs."""
+    """The options that `ElCheStrategy` and `ElCheLoop` have in common.
+
+    Args:
+        cadence: How often ranks meet.
+        chunks: How the batches of an epoch are dealt.
+        guard: When divergence between replicas limits the cadence.
+        optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
+        weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
+        timeout_s: Longest wait for a peer in seconds.
+    """
 
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
@@ -51,6 +61,12 @@ class RunConfig:
     optimizer_state: Literal["average", "keep"] = "average"
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
+        check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
+        check_positive("timeout_s", self.timeout_s)
 
 
 class Run:
@@ -180,3 +196,16 @@ class Run:
     def state_dict(self) -> RoundsState:
         """Return the agreed state, equal on every rank; JSON-serialisable."""
         return self.rounds.state_dict()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the option, unless `value` is one of `choices`."""
+    if value not in choices:
+        listed = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise a ValueError that names the option, unless `value` is positive and finite."""
+    if not (value > 0.0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be a positive number, got {value}.")

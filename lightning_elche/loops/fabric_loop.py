@@ -1,0 +1,166 @@
+"""Cadence averaging for people who own their training loop, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_elche.data.sampler import deal_from, has_private_stream
+from lightning_elche.loops.alignment import Alignment
+from lightning_elche.loops.run import Run, RunConfig
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from typing_extensions import Self
+
+    from lightning_elche.control.epoch_metrics import EpochMetrics
+
+__all__ = ["ElCheLoop"]
+
+END = object()
+
+
+class ElCheLoop:
+    """Yields this rank's batches and averages replicas in between, when all ranks agree.
+
+    Use it as a context manager, so that an error on one rank ends the others. The model must not be
+    passed to `fabric.setup`, which would synchronise gradients; move it to the device instead.
+    `fabric.launch` comes first.
+
+    Args:
+        fabric: Launches the ranks; strategy "ddp".
+        model: The model, on its device.
+        optimizers: Its optimizers.
+        config: Options, as of `ElCheStrategy`.
+
+    Example:
+        >>> import torch
+        >>> from lightning.fabric import Fabric
+        >>> from lightning_elche import ElCheLoop
+        >>> fabric = Fabric(accelerator="cpu", devices=1)
+        >>> model = fabric.to_device(torch.nn.Linear(1, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> loader = torch.utils.data.DataLoader(torch.ones(6, 1), batch_size=2)
+        >>> with ElCheLoop(fabric, model, [optimizer]) as loop:
+        ...     for batch in loop.epoch(loader):
+        ...         loss = model(fabric.to_device(batch)).square().mean()
+        ...         loss.backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        config: RunConfig | None = None,
+    ) -> None:
+        self._epoch = 0
+        self._should_stop = False
+        self._epoch_metrics: EpochMetrics | None = None
+        self._loaders: dict[int, DataLoader[Any]] = {}
+        self._run: Run | None = None
+        if fabric.world_size > 1:
+            self._run = Run(
+                fabric.broadcast(uuid.uuid4().hex),
+                config=config or RunConfig(),
+                alignment=Alignment("raise"),
+                pool_size=lambda total: total,
+            )
+            self._run.start(model, fabric.device, lambda: optimizers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del kind, traceback
+        if error is not None and self._run is not None:
+            self._run.tell_failure(error)
+
+    @property
+    def global_step(self) -> int:
+        """Steps of all ranks at the last averaging event; 0 with one device."""
+        return self._run.rounds.global_step if self._run is not None else 0
+
+    @property
+    def epoch_metrics(self) -> EpochMetrics | None:
+        """The metrics of the last complete epoch; `None` before, and with one device."""
+        return self._epoch_metrics
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a rank asked to stop and all ranks have agreed."""
+        return self._should_stop
+
+    def stop(self) -> None:
+        """Ask all ranks to end the epoch at the next averaging event."""
+        self._should_stop = True
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Count the loss of a step in the metrics of the epoch, without reading it."""
+        if self._run is not None:
+            self._run.rounds.window.add_loss(loss)
+
+    def epoch(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """Yield this rank's batches of one epoch; a step is what happens until the next one.
+
+        All ranks leave together, with equal parameters.
+
+        Args:
+            loader: Deals from a map-style dataset to all ranks; with an `IterableDataset` each rank
+                has a stream of its own. A shuffling sampler must be seeded equally on all ranks.
+        """
+        if self._run is None:
+            yield from loader
+            return
+        run = self._run
+        run.rounds.begin_epoch(self._epoch)
+        batches = iter(self._dealt(loader, run))
+        batch = next(batches, END)
+        is_over = False
+        while batch is not END and not is_over:
+            run.begin_step()
+            following = next(batches, END)  # known before the step, as in Lightning's fetcher
+            yield batch
+            run.end_step(is_optimizer_step=True)
+            is_drained, batch = following is END, following
+            if run.rounds.is_due(is_drained=is_drained):
+                is_over = self._meet(run, is_drained=is_drained)
+        while not is_over:
+            run.rounds.wait_until_due()
+            is_over = self._meet(run, is_drained=True)
+        self._epoch_metrics = run.rounds.close_epoch()
+        self._epoch += 1
+
+    def explain(self, last: int = 5) -> str:
+        """Return why the last averaging events happened when they did."""
+        return "\n".join(list(self._run.explanations)[-last:]) if self._run is not None else ""
+
+    def _meet(self, run: Run, *, is_drained: bool) -> bool:
+        """Average with all ranks, and return whether the epoch is over for all."""
+        event = run.average(is_drained=is_drained, should_stop=self._should_stop)
+        self._should_stop = event.should_stop
+        return event.is_epoch_complete or event.should_stop
+
+    def _dealt(self, loader: DataLoader[Any], run: Run) -> DataLoader[Any]:
+        if has_private_stream(loader):
+            run.stream_batch_size = loader.batch_size or 1
+            return loader
+        run.has_pool = True
+        if id(loader) not in self._loaders:  # once, since workers persist from epoch to epoch
+            self._loaders[id(loader)] = deal_from(
+                loader, dealer=run.dealer, epoch=lambda: self._epoch
+            )
+        return self._loaders[id(loader)]

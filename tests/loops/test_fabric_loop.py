@@ -1,0 +1,98 @@
+"""Cadence averaging in a training loop of one's own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric import Fabric, seed_everything
+
+from lightning_elche import ElCheLoop
+from lightning_elche.testing import run_ranks
+from tests.ranks import make_loader
+
+pytestmark = pytest.mark.slow
+
+DELAYS_S = (0.001, 0.005)
+
+
+def train(
+    world_size: int, *, epochs: int = 2, stop_at: int | None = None, fail_at: int | None = None
+) -> dict[str, Any]:
+    """Train a linear model; rank 1 is slower, and the one that stops or fails."""
+    seed_everything(3, verbose=False)
+    strategy = "ddp" if world_size > 1 else "auto"
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
+    fabric.launch()
+    model = fabric.to_device(torch.nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    loader = make_loader(200, generator=torch.Generator().manual_seed(5))
+    ids: list[list[int]] = []
+    with ElCheLoop(fabric, model, [optimizer]) as loop:
+        for _ in range(epochs):
+            ids.append([])
+            for step, (features, indices) in enumerate(loop.epoch(loader)):
+                ids[-1] += indices.tolist()
+                if fabric.global_rank == 1 and step == stop_at:
+                    loop.stop()
+                if fabric.global_rank == 1 and step == fail_at:
+                    raise ArithmeticError("a spoiled batch")
+                loss = (model(features).squeeze(1) - features.sum(1)).square().mean()
+                loop.add_loss(loss)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                time.sleep(DELAYS_S[fabric.global_rank])
+    return {
+        "ids": ids,
+        "weight": model.weight.detach(),
+        "step": loop.global_step,
+        "stopped": loop.is_stopped,
+        "metrics": loop.epoch_metrics,
+        "explanation": loop.explain(),
+    }
+
+
+def train_two(**options: Any) -> dict[str, Any]:
+    return train(2, **options)
+
+
+def test_every_sample_is_seen_once_by_unequal_ranks() -> None:
+    """In each epoch, with more of it on the fast rank."""
+    first, second = (rank.value for rank in run_ranks(train_two, world_size=2))
+    for epoch in (0, 1):
+        assert sorted(first["ids"][epoch] + second["ids"][epoch]) == list(range(200))
+    assert len(first["ids"][1]) > len(second["ids"][1])
+
+
+def test_replicas_and_metrics_are_equal_after_an_epoch() -> None:
+    """Parameters bit for bit, the step count and the metrics."""
+    first, second = (rank.value for rank in run_ranks(train_two, world_size=2))
+    assert torch.equal(first["weight"], second["weight"])
+    assert first["step"] == second["step"] == 100
+    assert first["metrics"] == second["metrics"]
+    assert "agreed last" in first["explanation"]
+
+
+def test_stop_of_one_rank_ends_the_epoch_on_all() -> None:
+    """Both leave at the same event."""
+    ranks = run_ranks(train_two, world_size=2, epochs=1, stop_at=3)
+    first, second = (rank.value for rank in ranks)
+    assert first["stopped"] is second["stopped"] is True
+    assert first["step"] == second["step"] < 50
+
+
+def test_failure_of_one_rank_ends_the_other() -> None:
+    """The other rank names it."""
+    ranks = run_ranks(train_two, world_size=2, timeout_s=30.0, check=False, fail_at=3)
+    assert all(rank.returncode for rank in ranks)
+    assert "Rank 1 failed with ArithmeticError: a spoiled batch" in ranks[0].output
+
+
+def test_one_device_trains_as_without_the_loop() -> None:
+    """Batches come straight from the loader."""
+    result = train(1)
+    assert sorted(result["ids"][0]) == list(range(200))
+    assert (result["step"], result["metrics"], result["explanation"]) == (0, None, "")
