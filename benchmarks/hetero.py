@@ -1,0 +1,154 @@
+"""Two ranks of unequal speed: what each does alone, under DDP and under ElCheStrategy.
+
+Rank 0 has a core of its own. Rank 1 has another, of which a control group gives it a part; without
+the right to make one it sleeps after each step instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import report
+from bench import Bench, Run, runs_of
+from cpu_group import can_limit, cpu_group
+from machine import describe_machine
+from processes import RankFailed
+from rate_limit import can_rate_limit, rate_limited_hosts
+
+JOINT_MODES = ("raw", report.DDP, report.ELCHE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, _leave)  # so that groups and namespaces are removed
+    machine = describe_machine()
+    print(headline(options, machine), flush=True)
+    try:
+        with bench_for(options) as bench:
+            batches = bench.batches_in(options.seconds)
+            repeats = [
+                run_once(bench, options, batches=batches, number=number)
+                for number in range(1, options.repeats + 1)
+            ]
+    except RankFailed as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    speeds = [{name: run["samples_per_s"] for name, run in runs.items()} for runs in repeats]
+    summary = report.summarise(speeds)
+    print(f"\nMedians of {options.repeats}\n{report.render(summary)}")
+    if options.json:
+        settings = {name: value for name, value in vars(options).items() if name != "json"}
+        result = {"machine": machine, "settings": settings, "summary": summary, "repeats": repeats}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the checked options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    add("--link-mbit", type=_positive, help="join the ranks by a link of so many Mbit/s")
+    add("--repeats", type=int, default=3, help="how often to measure every row; medians count")
+    add("--seconds", type=_positive, default=20.0, help="about how long a row trains")
+    add(
+        "--modes",
+        nargs="+",
+        choices=JOINT_MODES,
+        default=list(JOINT_MODES),
+        help="what to measure beside the speed of each rank alone",
+    )
+    add("--json", type=Path, help="where to write all results")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"argument --repeats: must be at least 1, got {options.repeats}")
+    if options.json and not options.json.resolve().parent.is_dir():
+        parser.error(f"argument --json: must be in an existing folder, got {options.json}")
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("each of the two ranks needs a core of its own, this process may use one")
+    if options.link_mbit and not can_rate_limit():
+        parser.error("argument --link-mbit: needs root, and the programs ip, tc and nsenter")
+    return options
+
+
+def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
+    """Return what is measured, how, and on what."""
+    how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
+    slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
+    link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
+    return (
+        f"rank 1: {slow}{link}; {options.repeats} x about {options.seconds:g} s a row\n"
+        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
+        f"torch {machine['torch']}, lightning {machine['lightning']}"
+    )
+
+
+@contextlib.contextmanager
+def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
+    """Make what slows the rank and the link, and remove it in the end."""
+    with contextlib.ExitStack() as stack:
+        slow: list[str] = []
+        if options.quota < 1.0 and can_limit():
+            slow = ["--cgroup-procs", str(stack.enter_context(cpu_group(options.quota)))]
+        elif options.quota < 1.0:
+            slow = ["--factor", str(1.0 / options.quota)]
+        hosts = None
+        if options.link_mbit:
+            hosts = stack.enter_context(rate_limited_hosts(options.link_mbit))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-hetero-")))
+        first, second, *_ = sorted(os.sched_getaffinity(0))
+        yield Bench(
+            cores=(first, second),
+            slow=tuple(slow),
+            hosts=hosts,
+            folder=folder,
+            timeout_s=120.0 + 10.0 * options.seconds,
+        )
+
+
+def run_once(
+    bench: Bench, options: argparse.Namespace, *, batches: int, number: int
+) -> dict[str, Run]:
+    """Measure every row once, one after the other, and return the results by run."""
+    results: dict[str, Run] = {}
+    for run in runs_of(options.modes, batches=batches, quota=options.quota):
+        result = bench.measure(run)
+        results[run.name] = result
+        speed = f"{result['samples_per_s']:8,.0f} samples/s"
+        print(f"  {number}/{options.repeats}  {run.name:<10}{speed}", flush=True)
+    return results
+
+
+def _quota(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a part between 0.01 and 1, got {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return value
+
+
+def _leave(signum: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""From the speeds of a benchmark to the ratios that count."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+SOLO = ("solo fast", "solo slow")
+RAW = ("raw fast", "raw slow")
+DDP = "ddp"
+ELCHE = "elche"
+
+LABELS = {
+    "solo fast": "fast rank alone",
+    "solo slow": "slow rank alone",
+    DDP: "both, Lightning's DDP",
+    ELCHE: "both, ElCheStrategy",
+    "raw": "sum of both alone in raw PyTorch",
+}
+
+# Samples per second of each run of one repeat, by the name of the run.
+Speeds = Mapping[str, float]
+
+
+def speed(row: str, speeds: Speeds) -> float:
+    """Return the samples per second of a row of the table."""
+    return sum(speeds[run] for run in RAW) if row == "raw" else speeds[row]
+
+
+def of_the_sum(row: str, speeds: Speeds) -> float:
+    """Return the row's speed over the sum of the solo speeds under the same Trainer."""
+    return speed(row, speeds) / sum(speeds[run] for run in SOLO)
+
+
+def over_ddp(row: str, speeds: Speeds) -> float:
+    """Return the row's speed over that of DDP."""
+    return speed(row, speeds) / speeds[DDP]
+
+
+def over_fast_alone(row: str, speeds: Speeds) -> float:
+    """Return the row's speed over what the fast rank does without the slow one."""
+    return speed(row, speeds) / speeds["solo fast"]
+
+
+MEASURES: dict[str, Callable[[str, Speeds], float]] = {
+    "samples_per_s": speed,
+    "of_the_sum_ratio": of_the_sum,
+    "over_ddp_ratio": over_ddp,
+    "over_fast_alone_ratio": over_fast_alone,
+}
+
+
+def rows_of(speeds: Speeds) -> list[str]:
+    """Return the rows that `speeds` allows, in the order of the table."""
+    return [row for row in LABELS if row in speeds or (row == "raw" and set(RAW) <= set(speeds))]
+
+
+def summarise(repeats: Sequence[Speeds]) -> dict[str, dict[str, float]]:
+    """Return the medians over all repeats of each measure of each row.
+
+    Ratios are taken within a repeat, whose runs follow each other, so that a machine that slows
+    down for a while does so on both sides of a ratio.
+    """
+    has_ddp = DDP in repeats[0]
+    return {
+        row: {
+            name: statistics.median(measure(row, speeds) for speeds in repeats)
+            for name, measure in MEASURES.items()
+            if has_ddp or measure is not over_ddp
+        }
+        | {
+            f"of_the_sum_{end.__name__}": end(of_the_sum(row, speeds) for speeds in repeats)
+            for end in (min, max)
+        }
+        for row in rows_of(repeats[0])
+    }
+
+
+def render(summary: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the table of the medians."""
+    head = ("", "samples/s", "of the sum", "(min - max)", "x DDP", "x fast alone")
+    lines = [_line(head)]
+    for row, values in summary.items():
+        spread = f"({values['of_the_sum_min']:.1%} - {values['of_the_sum_max']:.1%})"
+        times_ddp = f"{values['over_ddp_ratio']:.2f}" if "over_ddp_ratio" in values else "-"
+        lines.append(
+            _line(
+                (
+                    LABELS[row],
+                    f"{values['samples_per_s']:,.0f}",
+                    f"{values['of_the_sum_ratio']:.1%}",
+                    spread,
+                    times_ddp,
+                    f"{values['over_fast_alone_ratio']:.2f}",
+                )
+            )
+        )
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    label, *numbers = cells
+    widths = (10, 11, 18, 7, 13)
+    columns = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
+    return f"{label:<33}{''.join(columns)}"

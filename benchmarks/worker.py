@@ -1,0 +1,121 @@
+"""One rank of one row of the benchmark, in a process of its own; `hetero.py` starts it.
+
+The first epoch is the warm-up. Rank zero writes the seconds from its end to the end of the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from quiet_lightning import quiet_lightning
+from slow_rank import SlowDown
+from typing_extensions import override
+from workload import BATCH_SIZE, ImageClassifier, cnn, loader, loss_of, optimizer_for
+
+from lightning_elche import ElCheStrategy
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+
+def main() -> None:
+    """Train as told by the command line."""
+    options = parse_arguments()
+    quiet_lightning()
+    torch.set_num_threads(1)
+    seed_everything(0, verbose=False)
+    if options.cgroup_procs:
+        # Not earlier, since importing torch under a small quota takes long.
+        options.cgroup_procs.write_text(str(os.getpid()))
+    ends, details = run_raw(options) if options.mode == "raw" else run_trainer(options)
+    batches = (options.epochs - 1) * options.batches
+    seconds = ends[-1] - ends[0]
+    result = {
+        "samples": batches * BATCH_SIZE,
+        "batches": batches,
+        "seconds": seconds,
+        "samples_per_s": batches * BATCH_SIZE / seconds,
+        "details": details,
+    }
+    if options.result:
+        options.result.write_text(json.dumps(result))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=("raw", "solo", "ddp", "elche"), required=True)
+    parser.add_argument("--batches", type=int, required=True, help="of an epoch, over all ranks")
+    parser.add_argument("--epochs", type=int, required=True, help="the warm-up included")
+    parser.add_argument("--factor", type=float, default=1.0, help="sleep to be so much slower")
+    parser.add_argument("--cgroup-procs", type=Path, help="the group that limits this process")
+    parser.add_argument("--result", type=Path, help="where to write the result; rank zero only")
+    return parser.parse_args()
+
+
+def run_raw(options: argparse.Namespace) -> tuple[list[float], dict[str, object]]:
+    """Train in a plain PyTorch loop and return when each epoch ended."""
+    module = cnn()
+    optimizer = optimizer_for(module)
+    slow_down = SlowDown(factor=options.factor)
+    ends = []
+    batches = loader(options.batches)
+    for _ in range(options.epochs):
+        for batch in batches:
+            begun = time.perf_counter()
+            optimizer.zero_grad()
+            loss_of(module, batch).backward()
+            optimizer.step()
+            slow_down.stretch(time.perf_counter() - begun)
+        ends.append(time.perf_counter())
+    return ends, {}
+
+
+def run_trainer(options: argparse.Namespace) -> tuple[list[float], dict[str, object]]:
+    """Train with Lightning and return when each epoch ended, and details of the strategy."""
+    clock = EpochClock()
+    own_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=int(os.environ.get("WORLD_SIZE", "1")),
+        strategy="auto" if options.mode == "solo" else options.mode,
+        max_epochs=options.epochs,
+        callbacks=[SlowDown(rank=own_rank, factor=options.factor), clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(ImageClassifier(), loader(options.batches))
+    return clock.ends, details_of(trainer)
+
+
+class EpochClock(Callback):
+    """Notes when each training epoch ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def details_of(trainer: Trainer) -> dict[str, object]:
+    """Return how the last epoch went, where the strategy says."""
+    strategy = trainer.strategy
+    metrics = strategy.epoch_metrics if isinstance(strategy, ElCheStrategy) else None
+    if metrics is None:
+        return {}
+    return {"share": metrics.share, "wait_ms": metrics.wait_ms, "epoch_ms": metrics.epoch_ms}
+
+
+if __name__ == "__main__":
+    main()
