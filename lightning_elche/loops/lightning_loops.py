@@ -40,6 +40,7 @@ __all__ = [
     "keep_user_samplers",
     "saves_at_steps",
     "set_received_sigterm",
+    "validates_by_time",
 ]
 
 
@@ -76,6 +77,11 @@ def set_received_sigterm(trainer: Trainer) -> None:
 def saves_at_steps(callback: ModelCheckpoint) -> bool:
     """Return whether `callback` may save between two epochs or validations."""
     return callback._every_n_train_steps > 0 or callback._train_time_interval is not None
+
+
+def validates_by_time(trainer: Trainer) -> bool:
+    """Return whether `val_check_interval` is a duration, as Lightning allows from 2.6 on."""
+    return getattr(trainer, "_val_check_time_interval", None) is not None
 
 
 class ElCheFitLoop(_FitLoop):
@@ -116,6 +122,16 @@ class ElCheFitLoop(_FitLoop):
                 f"`val_check_interval` must be at most {dealer.total} (the batches of an epoch "
                 f"over all ranks), got {interval}. Lower it, or set `check_val_every_n_epoch=None`."
             )
+
+    @override
+    def on_advance_start(self) -> None:
+        if self.restarted_mid_epoch:
+            raise ValueError(
+                "`ckpt_path` must be a checkpoint from the end of an epoch, got one from within an "
+                "epoch: which samples were already seen is not in it. Save with "
+                "`ModelCheckpoint(save_on_train_epoch_end=True)`."
+            )
+        super().on_advance_start()
 
     @override
     def on_advance_end(self) -> None:
@@ -267,10 +283,9 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         if interval != "step" or update_plateau_schedulers:
             super().update_lr_schedulers(interval, update_plateau_schedulers)
         elif not self._should_accumulate():
-            own_steps = (
-                _strategy(self.trainer).run.rounds.window.optimizer_steps + 1
-            )  # this one is not counted yet
-            self._step_schedules(self.global_step - self._epoch_first_step + own_steps)
+            own_steps = _strategy(self.trainer).run.rounds.window.optimizer_steps
+            # The present step is not counted yet.
+            self._step_schedules(self.global_step - self._epoch_first_step + own_steps + 1)
 
     def _step_schedules(self, position: int) -> None:
         """Bring schedules of interval "step" to `position`, in optimizer steps of the epoch."""

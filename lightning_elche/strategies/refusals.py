@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 from torchmetrics import Metric
 
-from lightning_elche.loops.lightning_loops import saves_at_steps
+from lightning_elche.loops.lightning_loops import saves_at_steps, validates_by_time
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -38,6 +38,11 @@ def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
         ValueError: Naming what does, and what to do instead.
     """
     _refuse_callbacks(trainer)
+    if validates_by_time(trainer):
+        raise ValueError(
+            "`val_check_interval` must be a number of batches or a fraction, got a duration: ranks "
+            "do not look at the clock together."
+        )
     for name, child in module.named_modules():
         if isinstance(child, torch.nn.SyncBatchNorm):
             raise ValueError(

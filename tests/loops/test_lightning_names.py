@@ -53,6 +53,7 @@ def test_method_of_the_stock_loop_has_the_known_signature(loop: type, name: str)
         (_TrainingEpochLoop, "global_step"),
         (_TrainingEpochLoop, "_is_training_done"),
         (_FitLoop, "_can_stop_early"),
+        (_FitLoop, "restarted_mid_epoch"),
     ],
 )
 def test_property_of_the_stock_loop_exists(loop: type, name: str) -> None:

@@ -167,6 +167,32 @@ def test_training_resumes_after_a_whole_epoch(tmp_path: Path) -> None:
     assert torch.equal(first["weights"]["layers.0.weight"], second["weights"]["layers.0.weight"])
 
 
+def resume_mid_epoch(folder: str) -> None:
+    checkpoint = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
+    options: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [checkpoint]}
+    fit(2, size=400, val_size=16, val_check_interval=0.3, max_steps=60, **options)
+    loaders = make_loader(400), DataLoader(Numbered(16), batch_size=4)
+    path = str(Path(folder) / "last.ckpt")
+    make_trainer(2).fit(Recorder(), *loaders, ckpt_path=path)
+
+
+def test_resuming_within_an_epoch_is_refused(tmp_path: Path) -> None:
+    """Samples would be seen twice or not at all; the message says how to save instead."""
+    ranks = run_ranks(resume_mid_epoch, world_size=2, check=False, folder=str(tmp_path))
+    assert all(rank.returncode for rank in ranks)
+    assert "`ckpt_path` must be a checkpoint from the end of an epoch" in ranks[0].output
+
+
+def validate_by_time() -> None:
+    fit(2, val_size=16, val_check_interval="00:00:00:01")
+
+
+def test_validation_by_the_clock_is_refused() -> None:
+    """The message says what is possible."""
+    ranks = run_ranks(validate_by_time, world_size=2, check=False)
+    assert "`val_check_interval` must be a number of batches" in ranks[0].output
+
+
 def fit_twice() -> tuple[int, int]:
     trainer, model = fit(2)
     trainer.fit_loop.max_epochs = 2
