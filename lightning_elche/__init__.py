@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from lightning_elche.registration import register_strategies
+from lightning_elche.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from lightning_elche.loops.fabric_loop import ElCheLoop
     from lightning_elche.loops.run import RunConfig
     from lightning_elche.strategies.elche import ElCheStrategy
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "AveragingEvent",
@@ -39,6 +38,7 @@ __all__ = [
     "RankFailed",
     "RankMismatch",
     "RunConfig",
+    "__version__",
 ]
 
 _MODULES = {

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lightning_elche import __version__
 from lightning_elche.cli import simulate
+from lightning_elche.version import VERSION
 
 __all__ = ["main"]
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="elche", description="Tools for training on devices of unequal speed."
     )
-    parser.add_argument("--version", action="version", version=f"lightning-elche {__version__}")
+    parser.add_argument("--version", action="version", version=f"lightning-elche {VERSION}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     simulate.add_to(verbs)
     options = parser.parse_args(arguments)

@@ -74,7 +74,8 @@ class Averager:
                 f"Ranks must train the same parameters in an epoch, got {counts} by rank. Freeze "
                 "and unfreeze on all ranks at the same epoch.",
             )
-        self._select(trainable)
+        if [id(param) for param in trainable] != self._selected:
+            self._select(trainable)
 
     @torch.no_grad()
     def average(self, weights: Sequence[float]) -> Exchange:
@@ -102,6 +103,7 @@ class Averager:
         )
 
     def _select(self, parameters: Sequence[Tensor]) -> None:
+        self._selected = [id(param) for param in parameters]
         params = [as_real(param) for param in parameters]
         buffers = [as_real(buffer) for buffer in self._buffers]
         self._integers = [t for t in (*params, *buffers) if not t.is_floating_point()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_elche.cli.main import main
+from lightning_elche.version import VERSION
 
 
 def simulate(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -95,3 +96,10 @@ def test_thousand_ranks_are_simulated_in_a_minute(capsys: pytest.CaptureFixture[
     """1024 ranks of four speeds train 20,000 batches within the test's time limit."""
     result = simulate(capsys, "--speeds", "1,1,0.5,0.25", "--ranks", "1024", "--batches", "20000")
     assert result["ranks"] == 1024
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name and the number, and exit code 0."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"lightning-elche {VERSION}\n"
