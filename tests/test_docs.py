@@ -1,0 +1,70 @@
+"""What the documentation shows is what happens."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightning_elche
+from lightning_elche.testing import run_ranks
+from tests.ranks import Recorder, make_loader
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lightning_elche"
+WITH_EXAMPLES = [
+    str(path.relative_to(ROOT).with_suffix("")).replace(os.sep, ".")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings_run(name: str) -> None:
+    """Each shows what it really gives."""
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", lightning_elche.__all__)
+def test_public_name_is_there_and_documented(name: str) -> None:
+    """Every name of the top level can be imported and has a docstring."""
+    value = getattr(lightning_elche, name)
+    assert isinstance(value, str) or value.__doc__
+
+
+def first_block_of_readme() -> list[str]:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    return block.group(1).splitlines()
+
+
+def run_readme(folder: str, lines: list[str]) -> list[int]:
+    os.chdir(folder)
+    model = Recorder((1.0, 4.0))
+    names: dict[str, Any] = {"model": model, "datamodule": make_loader(200)}
+    exec("\n".join(lines), names)
+    return sorted(index for ids in model.ids.values() for index in ids)
+
+
+@pytest.mark.slow
+def test_first_code_of_the_readme_trains(tmp_path: Path) -> None:
+    """Copied as it is, it trains on both ranks and draws the picture."""
+    lines = first_block_of_readme()
+    ranks = run_ranks(run_readme, world_size=2, folder=str(tmp_path), lines=lines)
+    seen = sorted(index for rank in ranks for index in rank.value)
+    assert seen == sorted([*range(200)] * 3)
+    assert (tmp_path / "swimlane.png").exists()
+
+
+def test_trainer_of_pytorch_lightning_refuses_the_strategy() -> None:
+    """As the README says: it is another class, with other strategies."""
+    other = pytest.importorskip("pytorch_lightning")
+    with pytest.raises(ValueError, match="invalid strategy name"):
+        other.Trainer(strategy=lightning_elche.ElCheStrategy(), accelerator="cpu", devices=2)
