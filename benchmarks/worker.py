@@ -114,7 +114,14 @@ def details_of(trainer: Trainer) -> dict[str, object]:
     metrics = strategy.epoch_metrics if isinstance(strategy, ElCheStrategy) else None
     if metrics is None:
         return {}
-    return {"share": metrics.share, "wait_ms": metrics.wait_ms, "epoch_ms": metrics.epoch_ms}
+    return {
+        "share": metrics.share,
+        "compute_ms": metrics.compute_ms,
+        "wait_ms": metrics.wait_ms,
+        "transfer_ms": metrics.transfer_ms,
+        "epoch_ms": metrics.epoch_ms,
+        "events": metrics.events,
+    }
 
 
 if __name__ == "__main__":

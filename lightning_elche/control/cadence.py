@@ -34,7 +34,7 @@ class CadenceConfig:
     anchor: int = 10
     min_anchor: int | None = None
     max_anchor: int = 200
-    overhead_target: float = 0.10
+    overhead_target: float = 0.05
     max_batch_diff: int | None = None
     speed_hint: Mapping[int, float] | None = None
 

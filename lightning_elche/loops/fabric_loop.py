@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["ElCheLoop"]
 
 END = object()
+LEFT_EARLY = (
+    "The loop over `epoch` was left before its end, so that the other ranks wait. Call `stop()` "
+    "and let the loop end, instead of `break`."
+)
 
 
 class ElCheLoop:
@@ -65,7 +69,8 @@ class ElCheLoop:
         self._epoch = 0
         self._should_stop = False
         self._epoch_metrics: EpochMetrics | None = None
-        self._loaders: dict[int, DataLoader[Any]] = {}
+        self._loaders: dict[int, tuple[DataLoader[Any], DataLoader[Any]]] = {}
+        self._is_within_epoch = False
         self._run: Run | None = None
         if fabric.world_size > 1:
             self._run = Run(
@@ -86,8 +91,14 @@ class ElCheLoop:
         traceback: TracebackType | None,
     ) -> None:
         del kind, traceback
-        if error is not None and self._run is not None:
+        if self._run is None:
+            return
+        if error is not None:
             self._run.tell_failure(error)
+        elif self._is_within_epoch:
+            left = RuntimeError(LEFT_EARLY)
+            self._run.tell_failure(left)
+            raise left
 
     @property
     def global_step(self) -> int:
@@ -116,7 +127,7 @@ class ElCheLoop:
     def epoch(self, loader: DataLoader[Any]) -> Iterator[Any]:
         """Yield this rank's batches of one epoch; a step is what happens until the next one.
 
-        All ranks leave together, with equal parameters.
+        All ranks leave together, with equal parameters. Do not `break` out of it: call `stop`.
 
         Args:
             loader: Deals from a map-style dataset to all ranks; with an `IterableDataset` each rank
@@ -125,6 +136,9 @@ class ElCheLoop:
         if self._run is None:
             yield from loader
             return
+        if self._is_within_epoch:
+            raise RuntimeError(LEFT_EARLY)
+        self._is_within_epoch = True
         run = self._run
         run.rounds.begin_epoch(self._epoch)
         batches = iter(self._dealt(loader, run))
@@ -143,6 +157,7 @@ class ElCheLoop:
             is_over = self._meet(run, is_drained=True)
         self._epoch_metrics = run.rounds.close_epoch()
         self._epoch += 1
+        self._is_within_epoch = False
 
     def explain(self, last: int = 5) -> str:
         """Return why the last averaging events happened when they did."""
@@ -160,7 +175,6 @@ class ElCheLoop:
             return loader
         run.has_pool = True
         if id(loader) not in self._loaders:  # once, since workers persist from epoch to epoch
-            self._loaders[id(loader)] = deal_from(
-                loader, dealer=run.dealer, epoch=lambda: self._epoch
-            )
-        return self._loaders[id(loader)]
+            dealt = deal_from(loader, dealer=run.dealer, epoch=lambda: self._epoch)
+            self._loaders[id(loader)] = (loader, dealt)  # kept, so that no other gets its id
+        return self._loaders[id(loader)][1]

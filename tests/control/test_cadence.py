@@ -16,8 +16,8 @@ SPEEDS = st.lists(STEP_MS, min_size=2, max_size=9)
 
 
 def calibrated(*ms: float, **options: Any) -> ElChe:
-    """Return a controller that has seen one window of 10 steps on each rank."""
-    elche = ElChe(len(ms), CadenceConfig(**options))
+    """Return a controller, target 10 %, that has seen one window of 10 steps on each rank."""
+    elche = ElChe(len(ms), CadenceConfig(**{"overhead_target": 0.10, **options}))
     elche.report(compute_ms=[10.0 * value for value in ms], steps=[10] * len(ms), transfer_ms=0.0)
     return elche
 

@@ -45,7 +45,7 @@ def test_plan_holds_what_was_measured() -> None:
 
 def test_anchor_is_tuned_by_the_largest_cost() -> None:
     """The most expensive rank's exchange counts: 20 % of the window against a target of 10 %."""
-    controller = Controller(2)
+    controller = Controller(2, cadence=CadenceConfig(overhead_target=0.10))
     controller.report(reports_of())
     assert controller.report(reports_of(transfer_ms=136.0)).anchor == 20
 
@@ -89,7 +89,8 @@ def test_rising_divergence_forbids_growth() -> None:
 
 def test_disabled_guard_lets_the_window_grow() -> None:
     """Without the guard, the same events lengthen the window."""
-    controller = Controller(2, guard=GuardConfig(enabled=False))
+    cadence = CadenceConfig(overhead_target=0.10)
+    controller = Controller(2, cadence=cadence, guard=GuardConfig(enabled=False))
     for delta in (0.0, 0.02, 0.04):
         controller.report(reports_of(delta=delta))
     assert controller.report(reports_of(delta=0.06, transfer_ms=680.0)).anchor == 100

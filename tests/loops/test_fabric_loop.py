@@ -91,6 +91,25 @@ def test_failure_of_one_rank_ends_the_other() -> None:
     assert "Rank 1 failed with ArithmeticError: a spoiled batch" in ranks[0].output
 
 
+def leave_early() -> None:
+    seed_everything(3, verbose=False)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    model = torch.nn.Linear(8, 1)
+    loader = make_loader(200, generator=torch.Generator().manual_seed(5))
+    with ElCheLoop(fabric, model, [torch.optim.SGD(model.parameters(), lr=0.01)]) as loop:
+        for _ in loop.epoch(loader):
+            if fabric.global_rank == 1:
+                break
+
+
+def test_leaving_the_loop_early_ends_all_ranks_with_the_fix() -> None:
+    """A `break` on one rank would leave the others waiting; both say what to do."""
+    ranks = run_ranks(leave_early, world_size=2, timeout_s=30.0, check=False)
+    assert all(rank.returncode for rank in ranks)
+    assert all("Call `stop()` and let" in rank.output for rank in ranks)
+
+
 def test_one_device_trains_as_without_the_loop() -> None:
     """Batches come straight from the loader."""
     result = train(1)
