@@ -325,7 +325,8 @@ def test_repr_shows_what_matters() -> None:
 @given(windows=st.lists(st.tuples(STEP_MS, STEP_MS, STEP_MS), min_size=1, max_size=8))
 def test_state_round_trip_continues_identically(windows: list[tuple[float, ...]]) -> None:
     """A controller restored through JSON decides as the one that went on."""
-    original, restored = calibrated(1.0, 2.0, 3.0), ElChe(3)
+    original = calibrated(1.0, 2.0, 3.0)
+    restored = ElChe(3, original.config)
     restored.load_state_dict(json.loads(json.dumps(original.state_dict())))
     for window in windows:
         for elche in (original, restored):
