@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.exceptions import RankMismatch
+from lightning_elche.ops.digest import digest_number
 
 __all__ = ["check_replicas"]
-
-EXACT_BITS = 52  # of an integer in a float64
 
 
 def check_replicas(module: torch.nn.Module, collectives: Collectives) -> None:
@@ -24,8 +21,7 @@ def check_replicas(module: torch.nn.Module, collectives: Collectives) -> None:
         (name, tuple(tensor.shape), str(tensor.dtype))
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     ]
-    digest = hashlib.sha256(repr(layout).encode()).digest()
-    own = float(int.from_bytes(digest, "big") % 2**EXACT_BITS)
+    own = float(digest_number(repr(layout)))
     digests = [part[0] for part in collectives.gather([own])]
     others = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if others:

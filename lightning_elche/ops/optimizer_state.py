@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["OptimizerTensors", "optimizer_tensors"]
+from lightning_elche.ops.digest import digest_number
 
-EXACT_BITS = 52  # of an integer in a float64
+__all__ = ["OptimizerTensors", "optimizer_tensors"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class OptimizerTensors:
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> OptimizerTensors:
     """Collect the tensors, by parameter and name. Cost: O(parameters) Python."""
     moments, counters = [], []
-    layout = hashlib.sha256()
+    layout = []
     for optimizer in optimizers:
         params = [param for group in optimizer.param_groups for param in group["params"]]
         for index, param in enumerate(params):
@@ -41,11 +40,10 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> OptimizerT
                 value = state[name]
                 if not isinstance(value, Tensor):
                     continue
-                layout.update(f"{index} {name} {tuple(value.shape)} {value.dtype};".encode())
+                layout.append(f"{index} {name} {tuple(value.shape)} {value.dtype}")
                 if value.numel() == 1:
                     counters.append(value)
                 elif value.is_floating_point():
                     moments.append(value)
-        layout.update(b"|")
-    digest = int.from_bytes(layout.digest(), "big") % 2**EXACT_BITS
-    return OptimizerTensors(moments, counters, digest)
+        layout.append("|")
+    return OptimizerTensors(moments, counters, digest_number(";".join(layout)))
