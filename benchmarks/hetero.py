@@ -127,7 +127,7 @@ def run_once(
         result = bench.measure(run)
         results[run.name] = result
         speed = f"{result['samples_per_s']:8,.0f} samples/s"
-        print(f"  {number}/{options.repeats}  {run.name:<10}{speed}", flush=True)
+        print(f"  {number}/{options.repeats}  {run.name:<14}{speed}", flush=True)
     return results
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 SOLO = ("solo fast", "solo slow")
 RAW = ("raw fast", "raw slow")
+SIDE_BY_SIDE = "side by side"
 DDP = "ddp"
 ELCHE = "elche"
 
 LABELS = {
     "solo fast": "fast rank alone",
     "solo slow": "slow rank alone",
+    SIDE_BY_SIDE: "both, each its own training",
     DDP: "both, Lightning's DDP",
     ELCHE: "both, ElCheStrategy",
     "raw": "sum of both alone in raw PyTorch",
@@ -32,6 +34,11 @@ def of_the_sum(row: str, speeds: Speeds) -> float:
     return speed(row, speeds) / sum(speeds[run] for run in SOLO)
 
 
+def of_side_by_side(row: str, speeds: Speeds) -> float:
+    """Return the row's speed over what both do at the same time when they exchange nothing."""
+    return speed(row, speeds) / speeds[SIDE_BY_SIDE]
+
+
 def over_ddp(row: str, speeds: Speeds) -> float:
     """Return the row's speed over that of DDP."""
     return speed(row, speeds) / speeds[DDP]
@@ -45,6 +52,7 @@ def over_fast_alone(row: str, speeds: Speeds) -> float:
 MEASURES: dict[str, Callable[[str, Speeds], float]] = {
     "samples_per_s": speed,
     "of_the_sum_ratio": of_the_sum,
+    "of_side_by_side_ratio": of_side_by_side,
     "over_ddp_ratio": over_ddp,
     "over_fast_alone_ratio": over_fast_alone,
 }
@@ -78,7 +86,10 @@ def summarise(repeats: Sequence[Speeds]) -> dict[str, dict[str, float]]:
 
 def render(summary: Mapping[str, Mapping[str, float]]) -> str:
     """Return the table of the medians."""
-    head = ("", "samples/s", "of the sum", "(min - max)", "x DDP", "x fast alone")
+    head = (
+        *("", "samples/s", "of the sum", "(min - max)"),
+        *("of side by side", "x DDP", "x fast alone"),
+    )
     lines = [_line(head)]
     for row, values in summary.items():
         spread = f"({values['of_the_sum_min']:.1%} - {values['of_the_sum_max']:.1%})"
@@ -90,6 +101,7 @@ def render(summary: Mapping[str, Mapping[str, float]]) -> str:
                     f"{values['samples_per_s']:,.0f}",
                     f"{values['of_the_sum_ratio']:.1%}",
                     spread,
+                    f"{values['of_side_by_side_ratio']:.1%}",
                     times_ddp,
                     f"{values['over_fast_alone_ratio']:.2f}",
                 )
@@ -100,6 +112,6 @@ def render(summary: Mapping[str, Mapping[str, float]]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     label, *numbers = cells
-    widths = (10, 11, 18, 7, 13)
+    widths = (10, 11, 18, 16, 7, 13)
     columns = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
     return f"{label:<33}{''.join(columns)}"

@@ -1,6 +1,6 @@
 """One rank of one row of the benchmark, in a process of its own; `hetero.py` starts it.
 
-The first epoch is the warm-up. Rank zero writes the seconds from its end to the end of the last.
+The first epoch is the warm-up. What counts are the seconds from its end to the end of the last.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, required=True, help="the warm-up included")
     parser.add_argument("--factor", type=float, default=1.0, help="sleep to be so much slower")
     parser.add_argument("--cgroup-procs", type=Path, help="the group that limits this process")
-    parser.add_argument("--result", type=Path, help="where to write the result; rank zero only")
+    parser.add_argument("--result", type=Path, help="where to write the result")
     return parser.parse_args()
 
 

@@ -82,7 +82,7 @@ def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
     assert (finished.code, finished.stderr) == (0, "")
     assert "both, ElCheStrategy" in finished.stdout
     result = json.loads((tmp_path / "all.json").read_text())
-    assert set(result["repeats"][0]) == {"solo fast", "solo slow", "ddp", "elche"}
+    assert set(result["repeats"][0]) == {"solo fast", "solo slow", "side by side", "ddp", "elche"}
     assert sum(result["repeats"][0]["elche"]["details"]["share"]) == pytest.approx(1.0)
 
 

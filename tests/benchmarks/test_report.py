@@ -8,6 +8,7 @@ from report import DDP, ELCHE, render, rows_of, summarise
 SPEEDS = {
     "solo fast": 800.0,
     "solo slow": 200.0,
+    "side by side": 980.0,
     "raw fast": 900.0,
     "raw slow": 200.0,
     DDP: 400.0,
@@ -21,6 +22,11 @@ def test_ratios_are_over_the_sum_over_ddp_and_over_fast_alone() -> None:
     assert row["of_the_sum_ratio"] == 0.96
     assert row["over_ddp_ratio"] == 2.4
     assert row["over_fast_alone_ratio"] == 1.2
+
+
+def test_what_the_cores_take_from_each_other_is_told_apart() -> None:
+    """The share of what both do at once without any exchange is the strategy's own doing."""
+    assert summarise([SPEEDS])[ELCHE]["of_side_by_side_ratio"] == pytest.approx(960.0 / 980.0)
 
 
 def test_the_raw_row_is_a_sum() -> None:
@@ -53,11 +59,11 @@ def test_rows_that_were_not_measured_are_left_out() -> None:
 
 
 def test_the_table_shows_every_row_aligned() -> None:
-    """Six lines of equal length, with the ratios."""
+    """Seven lines of equal length, with the ratios."""
     lines = render(summarise([SPEEDS])).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert "96.0%" in lines[4]
-    assert "2.40" in lines[4]
+    assert "96.0%" in lines[5]
+    assert "2.40" in lines[5]
 
 
 def test_the_table_without_ddp_has_no_ratio_to_it() -> None:
@@ -68,5 +74,5 @@ def test_the_table_without_ddp_has_no_ratio_to_it() -> None:
 
 def test_a_row_of_equal_ranks_is_half_of_the_sum() -> None:
     """At 1:1 the fast rank alone is half."""
-    speeds = {"solo fast": 500.0, "solo slow": 500.0}
+    speeds = {"solo fast": 500.0, "solo slow": 500.0, "side by side": 990.0}
     assert summarise([speeds])["solo fast"]["of_the_sum_ratio"] == pytest.approx(0.5)
