@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_elche.control.schedule import Plan
+from lightning_elche.control.schedule import Plan, Policy
 
 __all__ = [
     "Chunk",
@@ -28,13 +28,14 @@ class ChunkConfig:
 
     Args:
         progressive: Deal chunks while the epoch runs, by measured throughput. Off: every rank gets
-            one fixed part of the epoch at its start.
+            one fixed part of the epoch at its start. Default: off with policy "sync" or with
+            `partition_ratios`, else on.
         min_chunk_batches: Smallest chunk before the speeds are known, the end of an epoch aside.
-        partition_ratios: With `progressive=False`, the parts by rank, in any unit. Default: equal
-            before the speeds are known, then by throughput.
+        partition_ratios: The fixed parts by rank, in any unit. Default: equal before the speeds are
+            known, then by throughput.
     """
 
-    progressive: bool = True
+    progressive: bool | None = None
     min_chunk_batches: int = 4
     partition_ratios: tuple[float, ...] | None = None
 
@@ -46,13 +47,19 @@ class ChunkConfig:
             return
         if self.progressive:
             raise ValueError(
-                "`partition_ratios` needs `progressive=False`, got progressive=True. "
+                "`partition_ratios` needs fixed parts, got `progressive=True`. "
                 "Chunks are dealt by measured speed; fixed parts are not."
             )
         if any(not (ratio >= 0.0 and math.isfinite(ratio)) for ratio in self.partition_ratios):
             raise ValueError(
                 f"`partition_ratios` must be finite and >= 0, got {self.partition_ratios}."
             )
+
+    def is_progressive(self, policy: Policy) -> bool:
+        """Return whether chunks are dealt while an epoch runs."""
+        if self.progressive is None:
+            return policy != "sync" and self.partition_ratios is None
+        return self.progressive
 
 
 @dataclass(frozen=True)

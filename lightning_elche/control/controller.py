@@ -9,7 +9,7 @@ from typing import TypedDict
 from lightning_elche.control.cadence import CadenceConfig, ElChe, ElCheState
 from lightning_elche.control.guard import ConvergenceGuard, GuardAction, GuardConfig
 from lightning_elche.control.reports import Report, divergence_of
-from lightning_elche.control.schedule import Plan
+from lightning_elche.control.schedule import Plan, Policy
 
 __all__ = ["Controller", "ControllerState"]
 
@@ -32,7 +32,8 @@ class Controller:
     Args:
         world_size: Number of ranks, at least 2.
         cadence: Limits of the cadence.
-        guard: Limits of the divergence.
+        guard: Limits of the divergence; with policy "sync" replicas have no time to diverge.
+        policy: What ends a window.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Controller:
         *,
         cadence: CadenceConfig | None = None,
         guard: GuardConfig | None = None,
+        policy: Policy = "cadence",
     ) -> None:
+        self._policy = policy
         self.elche = ElChe(world_size, cadence)
         self.guard = ConvergenceGuard(guard)
         self.reset()
@@ -70,6 +73,7 @@ class Controller:
             shares=elche.shares,
             slowest=elche.slowest,
             is_calibrated=elche.is_calibrated,
+            policy=self._policy,
         )
 
     def report(self, reports: Sequence[Report]) -> Plan:
@@ -82,7 +86,7 @@ class Controller:
             reports: The reports of all ranks, in rank order.
         """
         divergence = divergence_of(reports)
-        if not math.isnan(divergence):
+        if not math.isnan(divergence) and self._policy != "sync":
             self._action = self.guard.report(divergence)
         self.elche.report(
             compute_ms=[report.compute_ms for report in reports],

@@ -28,6 +28,8 @@ class AveragingEvent:
         wait_ms: Time this rank waited for its peers (own).
         transfer_ms: Time this rank spent exchanging parameters (own).
         exchanged_bytes: Size of the averaged buffers, 0 if nobody had anything to contribute.
+        is_aligned: Whether all ranks are at this event now, with equal parameters. With
+            `backend="cpu"` most events are over before a rank takes notice, and it trains on.
     """
 
     index: int
@@ -40,6 +42,7 @@ class AveragingEvent:
     wait_ms: float
     transfer_ms: float
     exchanged_bytes: int
+    is_aligned: bool = True
 
     @property
     def is_epoch_complete(self) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 __all__ = [
     "Plan",
+    "Policy",
     "Readiness",
     "Window",
     "is_ready",
@@ -16,6 +19,8 @@ __all__ = [
     "readiness",
     "should_average",
 ]
+
+Policy: TypeAlias = Literal["sync", "cadence", "async"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class Plan:
         shares: Each rank's part of the total throughput, length world, summing to 1.
         slowest: The rank that anchors the window.
         is_calibrated: Whether every rank's speed is known.
+        policy: What ends the window: one step of every rank, the planned time, or step counts.
     """
 
     index: int
@@ -39,6 +45,7 @@ class Plan:
     shares: tuple[float, ...]
     slowest: int
     is_calibrated: bool
+    policy: Policy = "cadence"
 
     @cached_property
     def anchor_wall_ms(self) -> float:
@@ -86,10 +93,11 @@ def is_ready(plan: Plan, rank: int, window: Window) -> bool:
 def readiness(plan: Plan, rank: int, window: Window) -> Readiness:
     """Decide whether, and why, `rank` agrees to an averaging event at its present step boundary.
 
-    The event takes place once every rank agrees, so that the last one to agree sets its time. That
-    should be the slowest rank, at the end of one of its long steps: the others, whose steps are
-    short, then join within one of theirs. Hence everybody else agrees one slow step early and keeps
-    training.
+    With policy "sync" a rank agrees after every step, with "async" once it has made its
+    `local_steps`. With "cadence" the planned time counts. The event takes place once every rank
+    agrees, so that the last one to agree sets its time. That should be the slowest rank, at the end
+    of one of its long steps: the others, whose steps are short, then join within one of theirs.
+    Hence everybody else agrees one slow step early and keeps training.
 
     Args:
         plan: The agreed plan.
@@ -100,9 +108,13 @@ def readiness(plan: Plan, rank: int, window: Window) -> Readiness:
         return Readiness.DRAINED
     if window.steps < 1 or window.is_accumulating:
         return Readiness.NOT_READY
+    if plan.policy == "sync":
+        return Readiness.STEPS
+    has_made_steps = window.steps >= plan.local_steps[rank]
     if not plan.is_calibrated:
-        is_probed = window.steps >= plan.local_steps[rank]
-        return Readiness.PROBED if is_probed else Readiness.NOT_READY
+        return Readiness.PROBED if has_made_steps else Readiness.NOT_READY
+    if plan.policy == "async":
+        return Readiness.STEPS if has_made_steps else Readiness.NOT_READY
     wall_ms = plan.anchor_wall_ms
     if rank == plan.slowest:
         if window.steps >= plan.anchor:
@@ -118,11 +130,13 @@ def patience_ms(plan: Plan, rank: int, window: Window) -> float:
     If the slowest rank arrives in `t`, waiting costs `rank` `t / ms_rank` batches, while one more
     step makes the slowest rank wait `(ms_rank - t) / ms_slow` batches. Waiting is the cheaper one
     for `t < ms_rank**2 / (ms_rank + ms_slow)`: half a step between equal ranks, next to nothing
-    for a rank that is much faster.
+    for a rank that is much faster. With policy "sync" every rank waits for all.
 
     Returns:
         Milliseconds, 0 to go on training.
     """
+    if plan.policy == "sync":
+        return math.inf
     if not plan.is_calibrated or rank == plan.slowest or window.is_drained:
         return 0.0
     own_ms, slow_ms = plan.ms_per_batch[rank], plan.ms_per_batch[plan.slowest]

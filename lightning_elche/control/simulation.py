@@ -49,8 +49,8 @@ class Scenario:
             raise ValueError(f"`epochs` must be >= 1, got {self.epochs}.")
         if self.prefetch < 1:
             raise ValueError(f"`prefetch` must be >= 1, got {self.prefetch}.")
-        if not self.chunks.progressive:
-            raise ValueError("`chunks` must have progressive=True, got progressive=False.")
+        if not self.chunks.is_progressive("cadence"):
+            raise ValueError("`chunks` must be dealt progressively, got fixed parts.")
 
 
 @dataclass(frozen=True, kw_only=True)

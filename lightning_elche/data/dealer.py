@@ -89,7 +89,7 @@ class Dealer:
         self._epoch = epoch
         self._in_flight.clear()
         self._queue.clear()
-        if self._config.progressive:
+        if self._config.is_progressive(self._plan().policy):
             self._queue.append(self._rank)  # the reserved batch
             self._pool: StorePool | None = StorePool(
                 self._store, str(epoch), total=self._total, world_size=world_size

@@ -34,8 +34,8 @@ class RoundsState(TypedDict):
 class Rounds:
     """Counts this rank's steps, finds out when all ranks agree to meet, and averages.
 
-    Per step: `window.begin_step`, the step itself, `window.end_step`, then `average` if `is_due`. A
-    rank without data waits in `wait_until_due`. The only traffic between two events is one store
+    Per step: `window.begin_step`, the step itself, `window.end_step`, then `meet_if_due`. A rank
+    without data calls `wait_for_event`. The only traffic between two events is one store
     operation per step after the rank has agreed to meet.
 
     Args:
@@ -106,6 +106,39 @@ class Rounds:
         self._totals.reset()
         self._averager.select_trainable()
 
+    def meet_if_due(
+        self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
+    ) -> AveragingEvent | None:
+        """Average with all ranks if all agree to; called after every step.
+
+        Args:
+            is_drained: This rank has no data left in the epoch.
+            should_stop: This rank's Trainer was asked to stop.
+            has_signal: This rank received SIGTERM.
+
+        Raises:
+            PeerLost: If a rank has not agreed within the timeout.
+            RankFailed: If another rank has failed.
+            RankMismatch: If ranks work on different epochs.
+        """
+        if not self.is_due(is_drained=is_drained):
+            return None
+        return self.average(is_drained=is_drained, should_stop=should_stop, has_signal=has_signal)
+
+    def wait_for_event(
+        self, *, should_stop: bool = False, has_signal: bool = False
+    ) -> AveragingEvent:
+        """Wait, without data, until all ranks agree to average, and do so.
+
+        Raises:
+            PeerLost: If they do not within the timeout.
+            RankFailed: If another rank has failed.
+            RankMismatch: If ranks work on different epochs.
+        """
+        if not self.is_due(is_drained=True):
+            self._wait(math.inf)
+        return self.average(is_drained=True, should_stop=should_stop, has_signal=has_signal)
+
     def is_due(self, *, is_drained: bool = False) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
 
@@ -126,16 +159,6 @@ class Rounds:
         if self._agreement.is_reached():
             return True
         return self._wait(patience_ms(self._plan, self.rank, window) / 1000.0)
-
-    def wait_until_due(self) -> None:
-        """Wait, without data, until all ranks agree to meet.
-
-        Raises:
-            PeerLost: If they do not within the timeout.
-            RankFailed: If another rank has failed.
-        """
-        if not self.is_due(is_drained=True):
-            self._wait(math.inf)
 
     def average(
         self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lightning_elche.control.epoch_metrics import EpochMetrics
+    from lightning_elche.control.events import AveragingEvent
 
 __all__ = ["ElCheLoop"]
 
@@ -150,11 +151,11 @@ class ElCheLoop:
             yield batch
             run.end_step(is_optimizer_step=True)
             is_drained, batch = following is END, following
-            if run.rounds.is_due(is_drained=is_drained):
-                is_over = self._meet(run, is_drained=is_drained)
+            event = run.meet_if_due(is_drained=is_drained, should_stop=self._should_stop)
+            is_over = event is not None and self._ends_epoch(run, event, is_drained=is_drained)
         while not is_over:
-            run.rounds.wait_until_due()
-            is_over = self._meet(run, is_drained=True)
+            event = run.wait_for_event(should_stop=self._should_stop)
+            is_over = self._ends_epoch(run, event, is_drained=True)
         self._epoch_metrics = run.rounds.close_epoch()
         self._epoch += 1
         self._is_within_epoch = False
@@ -163,11 +164,14 @@ class ElCheLoop:
         """Return why the last averaging events happened when they did."""
         return "\n".join(list(self._run.explanations)[-last:]) if self._run is not None else ""
 
-    def _meet(self, run: Run, *, is_drained: bool) -> bool:
-        """Average with all ranks, and return whether the epoch is over for all."""
-        event = run.average(is_drained=is_drained, should_stop=self._should_stop)
-        self._should_stop = event.should_stop
-        return event.is_epoch_complete or event.should_stop
+    def _ends_epoch(self, run: Run, event: AveragingEvent, *, is_drained: bool) -> bool:
+        """Return whether all ranks leave the epoch here; if so, they are aligned."""
+        is_over = event.is_epoch_complete or event.should_stop
+        if is_over and not event.is_aligned:
+            event = run.align(is_drained=is_drained, should_stop=self._should_stop)
+        if event.is_aligned:
+            self._should_stop = event.should_stop
+        return is_over
 
     def _dealt(self, loader: DataLoader[Any], run: Run) -> DataLoader[Any]:
         if has_private_stream(loader):

@@ -214,20 +214,21 @@ class ElCheEpochLoop(_TrainingEpochLoop):
 
     @override
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
-        rounds = _strategy(self.trainer).run.rounds
+        run, should_stop = _strategy(self.trainer).run, self.trainer.should_stop
         is_drained = self.batch_progress.is_last_batch
-        if rounds.is_due(is_drained=is_drained):
-            self._meet(data_fetcher, is_drained=is_drained)
-        else:
-            self._batches_that_stepped = self.global_step + rounds.window.optimizer_steps
+        event = run.meet_if_due(is_drained=is_drained, should_stop=should_stop)
+        if event is not None:
+            self._act_on(event, data_fetcher, is_drained=is_drained)
+        self._batches_that_stepped = self.global_step + run.rounds.window.optimizer_steps
         if is_drained:
             self._drain(data_fetcher)
 
     def _drain(self, data_fetcher: _DataFetcher) -> None:
         """Join the remaining events of the epoch, without data."""
         while not self._is_epoch_over():
-            _strategy(self.trainer).run.rounds.wait_until_due()
-            self._meet(data_fetcher, is_drained=True)
+            run, should_stop = _strategy(self.trainer).run, self.trainer.should_stop
+            event = run.wait_for_event(should_stop=should_stop)
+            self._act_on(event, data_fetcher, is_drained=True)
 
     def _is_epoch_over(self) -> bool:
         """Whether all ranks leave the epoch after the last event; equal on every rank."""
@@ -238,18 +239,21 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early
         return event.is_epoch_complete or is_out_of_steps or stops_early
 
-    def _meet(self, data_fetcher: _DataFetcher, *, is_drained: bool) -> None:
-        """Average with all ranks, and do what can only be done where ranks agree."""
-        trainer, strategy = self.trainer, _strategy(self.trainer)
-        self._previous_batches = strategy.run.rounds.epoch_batches
-        event = strategy.run.average(is_drained=is_drained, should_stop=trainer.should_stop)
-        self._event = event
+    def _act_on(
+        self, event: AveragingEvent, data_fetcher: _DataFetcher, *, is_drained: bool
+    ) -> None:
+        """Do what can only be done where ranks agree, once they are aligned."""
+        trainer = self.trainer
+        self._previous_batches = self._event.epoch_batches if self._event is not None else 0
+        self._take_notice(event)
+        if not event.is_aligned:
+            if not self._needs_alignment(event, data_fetcher):
+                return
+            run = _strategy(trainer).run
+            event = run.align(is_drained=is_drained, should_stop=trainer.should_stop)
+            self._take_notice(event)
         self._is_mid_round = False
-        # Order on every rank: schedules, subscribers, signals, stop, validation.
-        self._step_schedules(self.global_step - self._epoch_first_step)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
-            if isinstance(callback, SubscribesToAverages):
-                callback.on_average_end(event)
+        # Order on every rank: signals, stop, validation.
         if event.has_signal:
             set_received_sigterm(trainer)
             raise SIGTERMException
@@ -262,12 +266,26 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         if validates:
             _agree_to_stop(trainer)
 
+    def _take_notice(self, event: AveragingEvent) -> None:
+        """Bring schedules to the new step count and tell the subscribers."""
+        self._event = event
+        self._step_schedules(self.global_step - self._epoch_first_step)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+            if isinstance(callback, SubscribesToAverages):
+                callback.on_average_end(event)
+
+    def _needs_alignment(self, event: AveragingEvent, data_fetcher: _DataFetcher) -> bool:
+        """Whether something follows for which all ranks must meet; equal on every rank."""
+        is_out_of_steps = self.max_steps != -1 and self.global_step >= self.max_steps
+        ends = event.is_epoch_complete or event.should_stop or event.has_signal or is_out_of_steps
+        return ends or self._should_check_val_fx(data_fetcher)
+
     @override
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         event, trainer = self._event, self.trainer
         if event is None or not self._should_check_val_epoch():
             return False
-        if trainer.should_stop and trainer.fit_loop._can_stop_early:
+        if trainer.should_stop and event.is_aligned and trainer.fit_loop._can_stop_early:
             return True
         every = trainer.val_check_batch
         if every is None or math.isinf(every):

@@ -18,6 +18,7 @@ from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
 from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.schedule import Policy
 from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
@@ -50,6 +51,7 @@ class RunConfig:
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
+        policy: What ends a window: "cadence", "async", or "sync".
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
         timeout_s: Longest wait for a peer in seconds.
@@ -58,12 +60,14 @@ class RunConfig:
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    policy: Policy = "cadence"
     optimizer_state: Literal["average", "keep"] = "average"
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
         """Validate."""
+        check_choice("policy", self.policy, ("sync", "cadence", "async"))
         check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
         check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
         check_positive("timeout_s", self.timeout_s)
@@ -94,7 +98,9 @@ class Run:
         self._store = ControlStore(default_store(), name)
         self._collectives = GroupCollectives(timeout_s=config.timeout_s, store=self._store)
         world_size = self._collectives.world_size
-        controller = Controller(world_size, cadence=config.cadence, guard=config.guard)
+        controller = Controller(
+            world_size, cadence=config.cadence, guard=config.guard, policy=config.policy
+        )
         self._controller = controller
         self._rounds: Rounds | None = None
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
@@ -167,12 +173,30 @@ class Run:
         weight = float(samples) if weighting == "samples" else float(window.batches == 0)
         window.end_step(samples=samples, weight=weight, is_optimizer_step=is_optimizer_step)
 
-    def average(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
-        """Meet all ranks; afterwards they are aligned."""
+    def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
+        """Average with all ranks if all agree to."""
+        event = self.rounds.meet_if_due(
+            is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
+        )
+        return None if event is None else self._noted(event)
+
+    def wait_for_event(self, *, should_stop: bool) -> AveragingEvent:
+        """Wait, without data, for the next averaging event."""
+        has_signal = self.signal.is_set()
+        return self._noted(
+            self.rounds.wait_for_event(should_stop=should_stop, has_signal=has_signal)
+        )
+
+    def align(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
+        """Average now, which all ranks do; afterwards they are aligned."""
         event = self.rounds.average(
             is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
         )
-        self._alignment.phase = Phase.ALIGNED
+        return self._noted(event)
+
+    def _noted(self, event: AveragingEvent) -> AveragingEvent:
+        if event.is_aligned:
+            self._alignment.phase = Phase.ALIGNED
         self.explanations.append(explain(event))
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s | %s", self.explanations[-1], json.dumps(self.rounds.describe()))

@@ -17,11 +17,12 @@ from typing_extensions import override
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig, pool_size
 from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.schedule import Policy
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
 from lightning_elche.loops.progress import show_total_progress
-from lightning_elche.loops.run import Run, RunConfig, check_choice, check_positive
+from lightning_elche.loops.run import Run, RunConfig, check_positive
 from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.guarded import GuardedStrategy
 from lightning_elche.strategies.refusals import clip_gradients, refuse_unsupported
@@ -53,8 +54,9 @@ class ElCheStrategy(GuardedStrategy):
     Lightning.
 
     Args:
-        policy: "cadence" as above, or "sync": DDP itself, gradients averaged at every step, with
-            Lightning's own loops and samplers.
+        policy: "cadence" as above; "async": a window ends when every rank has made its own number
+            of steps, so that drifting speeds lengthen it; "sync": DDP itself, gradients averaged at
+            every step, with Lightning's own loops and samplers.
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
@@ -87,7 +89,7 @@ class ElCheStrategy(GuardedStrategy):
     def __init__(
         self,
         *,
-        policy: Literal["cadence", "sync"] = "cadence",
+        policy: Policy = "cadence",
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
@@ -105,11 +107,12 @@ class ElCheStrategy(GuardedStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        _check_options(policy, max_grad_norm, lr_scale_ratio)
+        _check_options(max_grad_norm, lr_scale_ratio)
         self._config = RunConfig(
             cadence=cadence or CadenceConfig(),
             chunks=chunks or ChunkConfig(),
             guard=guard or GuardConfig(),
+            policy=policy,
             optimizer_state=optimizer_state,
             weighting=weighting,
             timeout_s=timeout_s,
@@ -125,7 +128,6 @@ class ElCheStrategy(GuardedStrategy):
             timeout=timedelta(seconds=timeout_s),
             start_method=start_method,
         )
-        self._policy = policy
         self._max_grad_norm = max_grad_norm
         self._lr_scale_ratio = lr_scale_ratio
         self._run: Run | None = None
@@ -198,7 +200,7 @@ class ElCheStrategy(GuardedStrategy):
             clip_gradients(trainer, self._max_grad_norm)
         if self._is_alone:
             keep_user_samplers(trainer)
-        elif trainer.state.fn == TrainerFn.FITTING and self._policy != "sync":
+        elif trainer.state.fn == TrainerFn.FITTING and self._config.policy != "sync":
             refuse_unsupported(trainer, trainer.lightning_module)
             install_loops(trainer)
             # The pool first: `configure_optimizers` may ask for the number of steps, and with it
@@ -222,7 +224,7 @@ class ElCheStrategy(GuardedStrategy):
         """Make the replicas equal and start the rounds, instead of wrapping the module in DDP."""
         if self._is_alone:
             return
-        if self._policy == "sync":
+        if self._config.policy == "sync":
             super().configure_ddp()
             return
         assert self.model is not None
@@ -303,8 +305,7 @@ class ElCheStrategy(GuardedStrategy):
         return output
 
 
-def _check_options(policy: str, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
-    check_choice("policy", policy, ("cadence", "sync"))
+def _check_options(max_grad_norm: float | None, lr_scale_ratio: float) -> None:
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     if not 0.0 <= lr_scale_ratio <= 1.0:

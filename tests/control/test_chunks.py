@@ -20,7 +20,7 @@ from lightning_elche.control.chunks import (
 )
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.reports import Report
-from lightning_elche.control.schedule import Plan
+from lightning_elche.control.schedule import Plan, Policy
 
 SPEEDS = st.lists(st.floats(min_value=1.0, max_value=100.0), min_size=2, max_size=6)
 
@@ -40,7 +40,7 @@ def size_of(plan: Plan, rank: int, remaining: int, total: int = 1000) -> int:
     ("options", "named"),
     [
         ({"min_chunk_batches": 0}, "min_chunk_batches"),
-        ({"partition_ratios": (1.0, 2.0)}, "partition_ratios"),
+        ({"progressive": True, "partition_ratios": (1.0, 2.0)}, "partition_ratios"),
         ({"progressive": False, "partition_ratios": (1.0, -1.0)}, "partition_ratios"),
         ({"progressive": False, "partition_ratios": (1.0, float("inf"))}, "partition_ratios"),
         ({"progressive": False, "partition_ratios": (float("nan"),)}, "partition_ratios"),
@@ -55,9 +55,18 @@ def test_config_is_refused_with_the_name_of_a_bad_value(
 
 
 def test_ratios_are_accepted_with_fixed_parts() -> None:
-    """Ratios go with `progressive=False`, zeros included."""
-    config = ChunkConfig(progressive=False, partition_ratios=(3.0, 0.0))
-    assert config.partition_ratios == (3.0, 0.0)
+    """Ratios, zeros included, mean fixed parts."""
+    config = ChunkConfig(partition_ratios=(3.0, 0.0))
+    assert not config.is_progressive("cadence")
+
+
+@pytest.mark.parametrize(("policy", "progressive"), [("sync", False), ("async", True)])
+def test_chunks_are_dealt_progressively_unless_ranks_go_in_step(
+    policy: Policy, progressive: bool
+) -> None:
+    """Ranks that wait for each other at every step need equal parts."""
+    assert ChunkConfig().is_progressive(policy) is progressive
+    assert ChunkConfig(progressive=not progressive).is_progressive(policy) is not progressive
 
 
 def test_pool_reserves_one_batch_for_every_rank() -> None:

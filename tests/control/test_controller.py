@@ -158,3 +158,11 @@ def test_plan_is_sound_for_any_reports(events: list[tuple[Report, ...]]) -> None
         assert min(plan.local_steps) >= 1
         assert sum(plan.shares) == pytest.approx(1.0)
         assert 1 <= plan.anchor <= 200
+
+
+def test_sync_policy_never_tightens() -> None:
+    """Replicas that are averaged at every step are not guarded."""
+    controller = Controller(2, policy="sync")
+    for _ in range(5):
+        controller.report(reports_of(delta=1e6))
+    assert (controller.action, controller.plan.policy) == (GuardAction.STABLE, "sync")

@@ -55,6 +55,30 @@ def test_slowest_rank_is_ready_by_count_or_by_time(
     assert is_ready(FAST_AND_SLOW, 1, Window(steps=steps, compute_ms=compute_ms)) is ready
 
 
+@pytest.mark.parametrize(
+    ("rank", "steps", "ready"),
+    [(0, 39, False), (0, 40, True), (0, 50, True), (1, 9, False), (1, 10, True)],
+)
+def test_async_rank_is_ready_at_its_own_count(rank: int, steps: int, ready: bool) -> None:
+    """With policy "async" time does not count: 40 steps of the fast rank, 10 of the slow one."""
+    plan = replace(FAST_AND_SLOW, policy="async")
+    assert is_ready(plan, rank, Window(steps=steps, compute_ms=1e9)) is ready
+
+
+@pytest.mark.parametrize("plan", [UNMEASURED, FAST_AND_SLOW])
+def test_sync_rank_is_ready_after_every_step(plan: Plan) -> None:
+    """With policy "sync" one step is a window, measured or not."""
+    plan = replace(plan, policy="sync")
+    assert not is_ready(plan, 0, Window(steps=0, compute_ms=0.0))
+    assert is_ready(plan, 0, Window(steps=1, compute_ms=1.0))
+
+
+def test_sync_rank_waits_for_all() -> None:
+    """With policy "sync" no rank takes a second step before the others have taken one."""
+    plan = replace(FAST_AND_SLOW, policy="sync")
+    assert patience_ms(plan, 0, Window(steps=1, compute_ms=1.0)) == float("inf")
+
+
 @pytest.mark.parametrize(("compute_ms", "ready"), [(611.9, False), (612.0, True), (680.0, True)])
 def test_faster_rank_is_ready_one_slow_step_early(compute_ms: float, ready: bool) -> None:
     """Everybody else agrees one step of the slowest rank before the planned end."""

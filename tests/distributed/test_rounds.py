@@ -147,17 +147,22 @@ def test_drained_rank_waits_until_the_others_agree() -> None:
     fast, slow = ranks_of()
     slow.train(10)
 
-    def run(rank: int) -> bool | None:
-        return fast.rounds.wait_until_due() if rank == 0 else slow.rounds.is_due()
+    def run(rank: int) -> AveragingEvent | None:
+        if rank == 0:
+            return fast.rounds.wait_for_event()
+        return slow.rounds.meet_if_due(is_drained=False)
 
-    assert outcomes_of(2, run)[0] is None
+    first, second = run_ranks(2, run)
+    assert first is not None
+    assert second is not None
+    assert [report.is_drained for report in first.reports] == [True, False]
 
 
 def test_drained_rank_gives_up_after_the_timeout() -> None:
     """A rank that nobody joins raises an error that names the missing one."""
     rank = ranks_of(timeout_s=0.02)[0]
     with pytest.raises(PeerLost, match=r"Ranks \[1\] did not agree"):
-        rank.rounds.wait_until_due()
+        rank.rounds.wait_for_event()
 
 
 def test_training_rank_hears_of_a_failure() -> None:
@@ -174,7 +179,7 @@ def test_drained_rank_hears_of_a_failure() -> None:
     fast, slow = ranks_of()
     slow.store.post_failure(1, "ValueError: no")
     with pytest.raises(RankFailed):
-        fast.rounds.wait_until_due()
+        fast.rounds.wait_for_event()
 
 
 def test_parameters_are_averaged_by_weight() -> None:

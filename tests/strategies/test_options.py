@@ -138,7 +138,7 @@ def test_learning_rate_is_scaled_by_the_number_of_ranks() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"policy": "ddp"}, '`policy` must be one of "cadence", "sync", got \'ddp\''),
+        ({"policy": "ddp"}, '`policy` must be one of "sync", "cadence", "async", got \'ddp\''),
         ({"optimizer_state": "reset"}, "`optimizer_state` must be one of"),
         ({"weighting": "batches"}, "`weighting` must be one of"),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be a positive number, got 0.0"),
