@@ -63,6 +63,17 @@ class ControlStore:
         except DistError as err:
             raise _lost(err) from err
 
+    def value(self, key: str) -> str | None:
+        """Return the value of `key`, `None` if nobody has set it.
+
+        Raises:
+            PeerLost: If the store does not answer.
+        """
+        try:
+            return self._store.get(key).decode() if self._store.check([key]) else None
+        except DistError as err:
+            raise _lost(err) from err
+
     def delete(self, key: str) -> None:
         """Forget `key`.
 
@@ -103,13 +114,9 @@ class ControlStore:
         if now < self._next_check and not at_once:
             return
         self._next_check = now + CHECK_PERIOD_S
-        try:
-            if not self._store.check([FAILURE_KEY]):
-                return
-            failure = json.loads(self._store.get(FAILURE_KEY))
-        except DistError as err:
-            raise _lost(err) from err
-        raise RankFailed(failure["rank"], failure["cause"])
+        failure = self.value(FAILURE_KEY)
+        if failure is not None:
+            raise RankFailed(**json.loads(failure))
 
 
 def _lost(err: Exception) -> PeerLost:

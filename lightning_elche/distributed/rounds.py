@@ -75,6 +75,7 @@ class Rounds:
             store, rank=collectives.rank, world_size=collectives.world_size, timeout_s=timeout_s
         )
         self._start_window()
+        self.window.reset()
 
     @property
     def rank(self) -> int:
@@ -173,19 +174,7 @@ class Rounds:
         Raises:
             RankMismatch: If ranks work on different epochs.
         """
-        own = replace(
-            self.window.report(),
-            epoch=self._epoch,
-            wait_ms=self._cost_ms[0],
-            transfer_ms=self._cost_ms[1],
-            relative_delta=self._exchange.relative_delta,
-            readiness=self._readiness,
-            agreed_after_ms=self._agreed_after_ms,
-            optimizer_layout=self._optimizer_averager.layout() if self._optimizer_averager else 0,
-            is_drained=is_drained,
-            should_stop=should_stop,
-            has_signal=has_signal,
-        )
+        own = self._report(is_drained, should_stop, has_signal)
         entered = time.perf_counter()
         # Order on every rank: reports, parameters, optimizer states.
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
@@ -195,6 +184,7 @@ class Rounds:
         transferred = time.perf_counter()
         wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
         self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
+        self.window.reset()
         return self._close(reports)
 
     def close_epoch(self) -> EpochMetrics:
@@ -237,6 +227,22 @@ class Rounds:
         self.global_step = state["global_step"]
         self.controller.load_state_dict(state["controller"])
         self._start_window()
+        self.window.reset()
+
+    def _report(self, is_drained: bool, should_stop: bool, has_signal: bool) -> Report:
+        return replace(
+            self.window.report(),
+            epoch=self._epoch,
+            wait_ms=self._cost_ms[0],
+            transfer_ms=self._cost_ms[1],
+            relative_delta=self._exchange.relative_delta,
+            readiness=self._readiness,
+            agreed_after_ms=self._agreed_after_ms,
+            optimizer_layout=self._optimizer_averager.layout() if self._optimizer_averager else 0,
+            is_drained=is_drained,
+            should_stop=should_stop,
+            has_signal=has_signal,
+        )
 
     def _exchange_state(self, reports: list[Report]) -> Exchange:
         weights = [report.weight for report in reports]
@@ -257,7 +263,6 @@ class Rounds:
         self._readiness = Readiness.NOT_READY
         self._agreed_after_ms = 0.0
         self._window_began: float = time.perf_counter()
-        self.window.reset()
 
     def _wait(self, wait_s: float) -> bool:
         began = time.perf_counter()
@@ -266,7 +271,7 @@ class Rounds:
         finally:
             self.window.waited_s += time.perf_counter() - began
 
-    def _close(self, reports: list[Report]) -> AveragingEvent:
+    def _close(self, reports: list[Report], *, is_aligned: bool = True) -> AveragingEvent:
         index = self._plan.index
         self._totals.add(reports)
         self.global_step += sum(report.optimizer_steps for report in reports)
@@ -284,6 +289,7 @@ class Rounds:
             wait_ms=wait_ms,
             transfer_ms=transfer_ms,
             exchanged_bytes=self._exchange.exchanged_bytes,
+            is_aligned=is_aligned,
         )
 
 

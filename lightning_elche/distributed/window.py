@@ -20,6 +20,7 @@ class WindowTracker:
 
     def __init__(self, timer: StepTimer) -> None:
         self._timer = timer
+        self.weighs_samples = True  # else a rank that has trained at all weighs 1
         self.reset()
 
     def reset(self) -> None:
@@ -28,11 +29,22 @@ class WindowTracker:
         self.batches = 0
         self.optimizer_steps = 0
         self.waited_s = 0.0
+        self._reported_ms = 0.0
         self._samples = 0
-        self._weight = 0.0
         self._loss: torch.Tensor | None = None
         self._loss_count = 0
         self._is_accumulating = False
+
+    def subtract(self, report: Report) -> None:
+        """Start a new window with the steps that were made since `report` was taken."""
+        self.batches -= report.batches
+        self.optimizer_steps -= report.optimizer_steps
+        self.waited_s = 0.0
+        self._reported_ms += report.compute_ms
+        self._samples -= report.samples
+        self._loss_count -= report.loss_count
+        if self._loss is not None:
+            self._loss = self._loss - report.loss_sum if self._loss_count else None
 
     def begin_step(self) -> None:
         """Mark the begin of a training step."""
@@ -43,26 +55,24 @@ class WindowTracker:
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
         self._loss_count += 1
 
-    def end_step(self, *, samples: int, weight: float, is_optimizer_step: bool) -> None:
+    def end_step(self, *, samples: int, is_optimizer_step: bool) -> None:
         """Mark the end of a training step.
 
         Args:
             samples: Samples in the batch.
-            weight: What the batch adds to the rank's weight in the average.
             is_optimizer_step: Whether the optimizer was stepped, rather than gradients accumulated.
         """
         self._timer.end()
         self.batches += 1
         self.optimizer_steps += is_optimizer_step
         self._samples += samples
-        self._weight += weight
         self._is_accumulating = not is_optimizer_step
 
     def progress(self, *, is_drained: bool) -> Window:
         """Return what the schedule needs to know, without stopping the device."""
         return Window(
             steps=self.batches,
-            compute_ms=self._timer.elapsed_ms(),
+            compute_ms=self._timer.elapsed_ms() - self._reported_ms,
             is_drained=is_drained,
             is_accumulating=self._is_accumulating,
         )
@@ -73,8 +83,8 @@ class WindowTracker:
             batches=self.batches,
             optimizer_steps=self.optimizer_steps,
             samples=self._samples,
-            weight=self._weight,
-            compute_ms=self._timer.elapsed_ms(wait=True),
+            weight=float(self._samples if self.weighs_samples else self.batches > 0),
+            compute_ms=self._timer.elapsed_ms(wait=True) - self._reported_ms,
             loss_sum=0.0 if self._loss is None else float(self._loss),
             loss_count=self._loss_count,
         )

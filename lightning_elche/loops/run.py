@@ -168,10 +168,9 @@ class Run:
         window = self.rounds.window
         samples = self.dealer.consume() if self.has_pool else self.stream_batch_size
         # Samples weigh equally where one pool deals them; private streams count by rank.
-        auto = "samples" if self.has_pool else "uniform"
-        weighting = auto if self._config.weighting == "auto" else self._config.weighting
-        weight = float(samples) if weighting == "samples" else float(window.batches == 0)
-        window.end_step(samples=samples, weight=weight, is_optimizer_step=is_optimizer_step)
+        weighting = self._config.weighting
+        window.weighs_samples = self.has_pool if weighting == "auto" else weighting == "samples"
+        window.end_step(samples=samples, is_optimizer_step=is_optimizer_step)
 
     def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
         """Average with all ranks if all agree to."""

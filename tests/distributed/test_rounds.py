@@ -32,14 +32,12 @@ class Rank:
     store: ControlStore
     step_s: float
 
-    def train(self, steps: int, *, weight: float = 4.0, is_optimizer_step: bool = True) -> None:
+    def train(self, steps: int, *, is_optimizer_step: bool = True) -> None:
         """Make steps of four samples."""
         for _ in range(steps):
             self.rounds.window.begin_step()
             self.clock.now += self.step_s
-            self.rounds.window.end_step(
-                samples=4, weight=weight, is_optimizer_step=is_optimizer_step
-            )
+            self.rounds.window.end_step(samples=4, is_optimizer_step=is_optimizer_step)
 
 
 def ranks_of(world_size: int = 2, *, timeout_s: float = 10.0) -> list[Rank]:

@@ -19,7 +19,7 @@ def window_of(*steps: dict[str, object]) -> WindowTracker:
     for step in steps:
         window.begin_step()
         clock.now += 0.01
-        defaults = {"samples": 4, "weight": 4.0, "is_optimizer_step": True}
+        defaults = {"samples": 4, "is_optimizer_step": True}
         window.end_step(**{**defaults, **step})
     return window
 
@@ -31,7 +31,7 @@ def test_new_window_reports_nothing() -> None:
 
 def test_steps_are_counted_and_timed() -> None:
     """Batches, samples, weights and times of the steps are summed."""
-    report = window_of({}, {"samples": 3, "weight": 3.0}).report()
+    report = window_of({}, {"samples": 3}).report()
     assert (report.batches, report.optimizer_steps, report.samples) == (2, 2, 7)
     assert (report.weight, report.compute_ms) == (7.0, pytest.approx(20.0))
 
@@ -80,3 +80,38 @@ def test_reset_starts_a_new_window() -> None:
     window.reset()
     assert (window.report(), window.waited_s) == (Report(), 0.0)
     assert not window.progress(is_drained=False).is_accumulating
+
+
+def test_rank_weighs_one_without_weighing_samples() -> None:
+    """A rank with a stream of its own counts as a rank, if it has trained at all."""
+    window = window_of({}, {})
+    window.weighs_samples = False
+    assert window.report().weight == 1.0
+    window.reset()
+    assert window.report().weight == 0.0
+
+
+def test_steps_since_a_report_are_kept_when_it_is_subtracted() -> None:
+    """Steps made while an earlier report was on its way belong to the next window."""
+    clock = FakeClock()
+    window = WindowTracker(HostTimer(clock))
+    taken = Report()
+    for step in range(3):
+        window.begin_step()
+        clock.now += 0.01
+        window.add_loss(torch.tensor(float(step)))
+        window.end_step(samples=4, is_optimizer_step=True)
+        taken = window.report() if step == 1 else taken
+    window.subtract(taken)
+    report = window.report()
+    assert (report.batches, report.optimizer_steps, report.samples, report.weight) == (1, 1, 4, 4)
+    assert (report.loss_sum, report.loss_count) == (2.0, 1)
+    assert report.compute_ms == pytest.approx(10.0)
+
+
+def test_nothing_is_left_when_the_latest_report_is_subtracted() -> None:
+    """Without a step since the report the new window is empty."""
+    window = window_of({}, {})
+    window.add_loss(torch.tensor(1.0))
+    window.subtract(window.report())
+    assert window.report() == Report()
