@@ -86,35 +86,33 @@ class Averager:
             weights: Weight of each rank, length world, not all 0. A rank of weight 0 contributes
                 nothing, whatever its parameters hold, and adopts the average.
         """
-        self.load(weights)
-        exchange = self.exchange()
+        self.load()
+        exchange = self.exchange(weights)
         self.store()
         return exchange
 
     @torch.no_grad()
-    def load(self, weights: Sequence[float]) -> None:
-        """Take a snapshot of parameters and buffers; the first step of `average`.
-
-        Args:
-            weights: As of `average`.
-        """
-        self._weights = list(weights)
+    def load(self) -> None:
+        """Take a snapshot of parameters and buffers; the first step of `average`."""
         for flat in self._flats:
             flat.load()
         # Integers travel wide, since no backend reduces bool.
         self._own_integers = [tensor.to(torch.int64, copy=True) for tensor in self._integers]
 
     @torch.no_grad()
-    def exchange(self) -> Exchange:
+    def exchange(self, weights: Sequence[float]) -> Exchange:
         """Average the snapshots over all ranks; the second step, which leaves the model alone.
 
         Snapshot and average are both kept until the next `load`.
+
+        Args:
+            weights: As of `average`.
         """
         collectives = self._collectives
-        weight = self._weights[collectives.rank]
+        weight = weights[collectives.rank]
         contributes = weight > 0.0
-        scale = weight / sum(self._weights)
-        plain_scale = 1.0 / sum(other > 0.0 for other in self._weights) if contributes else 0.0
+        scale = weight / sum(weights)
+        plain_scale = 1.0 / sum(other > 0.0 for other in weights) if contributes else 0.0
         squares = torch.zeros(2, dtype=torch.float64)
         # Order on every rank: one sum per floating type, then one maximum per integer tensor.
         for flat in self._flats:
@@ -138,6 +136,18 @@ class Averager:
             flat.store()
         for tensor, maximum in zip(self._integers, self._maxima, strict=True):
             tensor.copy_(maximum)
+
+    @torch.no_grad()
+    def add_difference(self) -> None:
+        """Add what averaging changed to a model that was trained on since `load`.
+
+        It takes the place of `store`, so that no step is lost.
+        """
+        for flat in self._flats:
+            flat.add_difference()
+        integers = zip(self._integers, self._maxima, self._own_integers, strict=True)
+        for tensor, maximum, own in integers:
+            tensor.copy_(tensor.to(torch.int64) + maximum - own)
 
     def _select(self, parameters: Sequence[Tensor]) -> None:
         self._selected = [id(param) for param in parameters]

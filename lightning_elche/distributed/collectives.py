@@ -15,7 +15,7 @@ from lightning_elche.exceptions import PeerLost, RankFailed
 
 __all__ = ["Collectives", "GroupCollectives"]
 
-POLL_S = 0.0002
+MIN_POLL_S, MAX_POLL_S = 0.0001, 0.002
 
 
 class Collectives(Protocol):
@@ -47,9 +47,12 @@ class GroupCollectives:
     Args:
         timeout_s: Longest wait for a peer in seconds.
         store: Tells, while waiting, whether the run has failed elsewhere.
+        backend: Backend of the parameters' group. Default: that of the default group.
     """
 
-    def __init__(self, *, timeout_s: float, store: ControlStore) -> None:
+    def __init__(
+        self, *, timeout_s: float, store: ControlStore, backend: str | None = None
+    ) -> None:
         timeout = timedelta(seconds=timeout_s)
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -57,7 +60,7 @@ class GroupCollectives:
         self._store = store
         # Order: numbers, then payload; group creation is collective too.
         self._numbers = dist.new_group(backend="gloo", timeout=timeout)
-        self._payload = dist.new_group(backend=dist.get_backend(), timeout=timeout)
+        self._payload = dist.new_group(backend=backend or dist.get_backend(), timeout=timeout)
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """Return the `numbers` of all ranks, in rank order.
@@ -101,6 +104,7 @@ class GroupCollectives:
     def _wait(self, work: dist.Work) -> None:
         # Polling keeps the main thread responsive to signals and to failures posted elsewhere.
         deadline = time.monotonic() + self._timeout_s
+        pause = MIN_POLL_S
         while not work.is_completed():
             self._store.raise_if_failed()
             if time.monotonic() > deadline:
@@ -109,5 +113,6 @@ class GroupCollectives:
                     f"A peer did not arrive at an averaging event within `timeout_s`="
                     f"{self._timeout_s:g}. Raise it if a training step can take that long.",
                 )
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(1.5 * pause, MAX_POLL_S)
         work.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,9 +48,10 @@ class OptimizerAverager:
             self._flats = group_by_wire_type(self._tensors.moments)
         return self._tensors.digest
 
-    @torch.no_grad()
     def average(self, weights: Sequence[float]) -> int:
         """Average the states; every rank calls this with the same layout.
+
+        It consists of `load`, `exchange` and `store`, which can be called one by one.
 
         Args:
             weights: Weight of each rank, length world, not all 0; a rank of weight 0 adopts.
@@ -57,21 +59,49 @@ class OptimizerAverager:
         Returns:
             The number of bytes exchanged.
         """
-        weight = weights[self._collectives.rank] / sum(weights)
+        self.load()
+        exchanged_bytes = self.exchange(weights)
+        self.store()
+        return exchanged_bytes
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """Take a snapshot of the states, laid out as at the last call of `layout`."""
         for flat in self._flats:
             flat.load()
+        counters = [counter.reshape(()).double().cpu() for counter in self._tensors.counters]
+        self._own_counters = torch.stack(counters).tolist() if counters else []
+
+    @torch.no_grad()
+    def exchange(self, weights: Sequence[float]) -> int:
+        """Average the snapshots; the states are left alone.
+
+        Args:
+            weights: As of `average`.
+
+        Returns:
+            The number of bytes exchanged.
+        """
+        weight = weights[self._collectives.rank] / sum(weights)
+        for flat in self._flats:
             flat.scale(weight)
             self._collectives.sum_(flat.average)
-            flat.store()
-        if self._tensors.counters:
-            self._take_largest_counters(contributes=weight > 0.0)
+        self._largest: list[float] = []
+        if self._own_counters:
+            own = self._own_counters if weight > 0.0 else [-math.inf] * len(self._own_counters)
+            gathered = self._collectives.gather(own)
+            self._largest = [max(values) for values in zip(*gathered, strict=True)]
         return sum(flat.average.nbytes for flat in self._flats)
 
-    def _take_largest_counters(self, *, contributes: bool) -> None:
-        counters = self._tensors.counters
-        largest = torch.stack([counter.reshape(()).double().cpu() for counter in counters])
-        if not contributes:
-            largest.fill_(-torch.inf)
-        gathered = self._collectives.gather(largest.tolist())
-        for counter, values in zip(counters, zip(*gathered, strict=True), strict=True):
-            counter.fill_(max(values))
+    @torch.no_grad()
+    def store(self) -> None:
+        """Write the averages to the states; counters keep what they advanced since `load`.
+
+        Moments are replaced even if they changed since: adding the difference, as to parameters,
+        could make a second moment negative.
+        """
+        for flat in self._flats:
+            flat.store()
+        counters = zip(self._tensors.counters, self._largest, self._own_counters, strict=True)
+        for counter, largest, own in counters:
+            counter.add_(largest - own)

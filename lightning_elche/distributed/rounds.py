@@ -11,7 +11,7 @@ from lightning_elche.control.controller import Controller, ControllerState
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
-from lightning_elche.control.schedule import Plan, Readiness, patience_ms, readiness
+from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
 from lightning_elche.distributed.averager import Averager, Exchange
 from lightning_elche.distributed.collectives import Collectives
@@ -21,7 +21,19 @@ from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
 from lightning_elche.exceptions import RankMismatch
 
-__all__ = ["Rounds", "RoundsState"]
+__all__ = ["Rounds", "RoundsParts", "RoundsState"]
+
+
+class RoundsParts(TypedDict):
+    """What `Rounds` are made of, by argument."""
+
+    controller: Controller
+    collectives: Collectives
+    store: ControlStore
+    averager: Averager
+    optimizer_averager: OptimizerAverager | None
+    timer: StepTimer
+    timeout_s: float
 
 
 class RoundsState(TypedDict):
@@ -159,7 +171,7 @@ class Rounds:
             return False
         if self._agreement.is_reached():
             return True
-        return self._wait(patience_ms(self._plan, self.rank, window) / 1000.0)
+        return self._wait(self._patience_s(window))
 
     def average(
         self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
@@ -177,10 +189,11 @@ class Rounds:
         own = self._report(is_drained, should_stop, has_signal)
         entered = time.perf_counter()
         # Order on every rank: reports, parameters, optimizer states.
-        reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
+        reports = self._gather(own)
         gathered = time.perf_counter()
-        _check_epochs(reports)
-        self._exchange = self._exchange_state(reports)
+        self._load()
+        self._exchange = self._exchange_loaded(reports)
+        self._store_exchanged(adds_difference=False)
         transferred = time.perf_counter()
         wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
         self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
@@ -244,17 +257,41 @@ class Rounds:
             has_signal=has_signal,
         )
 
-    def _exchange_state(self, reports: list[Report]) -> Exchange:
+    def _gather(self, own: Report) -> list[Report]:
+        reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
+        _check_epochs(reports)
+        return reports
+
+    def _load(self) -> None:
+        self._averager.load()
+        if self._optimizer_averager is not None:
+            self._optimizer_averager.load()
+
+    def _exchange_loaded(self, reports: list[Report]) -> Exchange:
+        """Exchange what was loaded; the model is left alone, so that it may train meanwhile."""
         weights = [report.weight for report in reports]
-        if not any(weights):
-            return Exchange(exchanged_bytes=0, relative_delta=math.nan)
-        exchange = self._averager.average(weights)
         # States of different layouts (a rank has not stepped some parameter yet) stay local.
         is_alike = len({report.optimizer_layout for report in reports}) == 1
-        if self._optimizer_averager is not None and is_alike:
-            more_bytes = self._optimizer_averager.average(weights)
+        self._has_average = any(weights)
+        self._has_optimizer_average = self._has_average and is_alike
+        if not self._has_average:
+            return Exchange(exchanged_bytes=0, relative_delta=math.nan)
+        exchange = self._averager.exchange(weights)
+        if self._optimizer_averager is not None and self._has_optimizer_average:
+            more_bytes = self._optimizer_averager.exchange(weights)
             exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
         return exchange
+
+    def _store_exchanged(self, *, adds_difference: bool) -> None:
+        if self._has_average and adds_difference:
+            self._averager.add_difference()
+        elif self._has_average:
+            self._averager.store()
+        if self._optimizer_averager is not None and self._has_optimizer_average:
+            self._optimizer_averager.store()
+
+    def _patience_s(self, window: Window) -> float:
+        return patience_ms(self._plan, self.rank, window) / 1000.0
 
     def _start_window(self) -> None:
         self._plan = self.controller.plan

@@ -269,7 +269,8 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     def _take_notice(self, event: AveragingEvent) -> None:
         """Bring schedules to the new step count and tell the subscribers."""
         self._event = event
-        self._step_schedules(self.global_step - self._epoch_first_step)
+        own_steps = _strategy(self.trainer).run.rounds.window.optimizer_steps  # since a snapshot
+        self._step_schedules(self.global_step - self._epoch_first_step + own_steps)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, SubscribesToAverages):
                 callback.on_average_end(event)

@@ -25,7 +25,8 @@ from lightning_elche.distributed.collectives import GroupCollectives
 from lightning_elche.distributed.control_store import ControlStore, default_store
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replicas import check_replicas
-from lightning_elche.distributed.rounds import Rounds, RoundsState
+from lightning_elche.distributed.rounds import Rounds, RoundsParts, RoundsState
+from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
 from lightning_elche.distributed.timing import timer_for
 from lightning_elche.exceptions import PeerLost, RankFailed
 from lightning_elche.loops.alignment import Alignment, Phase
@@ -52,8 +53,11 @@ class RunConfig:
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
         policy: What ends a window: "cadence", "async", or "sync".
+        backend: How they are exchanged: "device" stops all ranks for it, "cpu" does not.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
+        snapshot_timeout_s: With `backend="cpu"`, how long ranks wait for the snapshot of another
+            one before they drop the attempt and repeat it, in seconds.
         timeout_s: Longest wait for a peer in seconds.
     """
 
@@ -61,15 +65,19 @@ class RunConfig:
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     policy: Policy = "cadence"
+    backend: Literal["device", "cpu"] = "device"
     optimizer_state: Literal["average", "keep"] = "average"
     weighting: Literal["auto", "samples", "uniform"] = "auto"
+    snapshot_timeout_s: float = 5.0
     timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
         """Validate."""
         check_choice("policy", self.policy, ("sync", "cadence", "async"))
+        check_choice("backend", self.backend, ("device", "cpu"))
         check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
         check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
+        check_positive("snapshot_timeout_s", self.snapshot_timeout_s)
         check_positive("timeout_s", self.timeout_s)
 
 
@@ -96,7 +104,11 @@ class Run:
         self._alignment = alignment
         self._alignment.phase = Phase.ALIGNED
         self._store = ControlStore(default_store(), name)
-        self._collectives = GroupCollectives(timeout_s=config.timeout_s, store=self._store)
+        self._collectives = GroupCollectives(
+            timeout_s=config.timeout_s,
+            store=self._store,
+            backend="gloo" if config.backend == "cpu" else None,
+        )
         world_size = self._collectives.world_size
         controller = Controller(
             world_size, cadence=config.cadence, guard=config.guard, policy=config.policy
@@ -145,17 +157,22 @@ class Run:
         check_replicas(module, self._collectives)
         averager = Averager(module.parameters(), module.buffers(), self._collectives)
         averager.average([1.0] + [0.0] * (self._collectives.world_size - 1))  # all adopt rank 0's
-        keeps = self._config.optimizer_state == "keep"
-        self._rounds = Rounds(
+        config = self._config
+        keeps = config.optimizer_state == "keep"
+        is_background = config.backend == "cpu" and config.policy != "sync"
+        parts = RoundsParts(
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
             averager=averager,
-            optimizer_averager=(
-                None if keeps else OptimizerAverager(optimizers, self._collectives)
-            ),
+            optimizer_averager=None if keeps else OptimizerAverager(optimizers, self._collectives),
             timer=timer_for(device),
-            timeout_s=self._config.timeout_s,
+            timeout_s=config.timeout_s,
+        )
+        self._rounds = (
+            SnapshotRounds(snapshot_timeout_s=config.snapshot_timeout_s, **parts)
+            if is_background
+            else Rounds(**parts)
         )
 
     def begin_step(self) -> None:

@@ -48,6 +48,14 @@ class FlatAverage:
         """Copy the average out to the tensors."""
         torch._foreach_copy_(self._tensors, self._average_views)
 
+    def add_difference(self) -> None:
+        """Add `average - own` to the tensors, which may have changed since `load`.
+
+        The snapshot is used up.
+        """
+        torch.sub(self.average, self.own, out=self.own)
+        torch._foreach_add_(self._tensors, self._own_views)
+
     def squared_norms(self) -> Tensor:
         """Return the squared norms of (pre - post, post) of the weighted tensors, on the CPU."""
         own, average = self.own[: self._num_weighted], self.average[: self._num_weighted]

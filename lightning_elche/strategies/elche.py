@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -30,8 +29,7 @@ from lightning_elche.strategies.refusals import clip_gradients, refuse_unsupport
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
     from lightning.pytorch import Trainer
-    from lightning.pytorch.accelerators import Accelerator
-    from lightning.pytorch.plugins import CheckpointIO, Precision
+    from lightning.pytorch.plugins import CheckpointIO
 
     from lightning_elche.control.epoch_metrics import EpochMetrics
 
@@ -57,6 +55,8 @@ class ElCheStrategy(GuardedStrategy):
         policy: "cadence" as above; "async": a window ends when every rank has made its own number
             of steps, so that drifting speeds lengthen it; "sync": DDP itself, gradients averaged at
             every step, with Lightning's own loops and samplers.
+        backend: "device": ranks stop at an event, which is over at once. "cpu": each hands in a
+            snapshot, trains on, and adds `average - snapshot` once it is there.
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
@@ -70,14 +70,13 @@ class ElCheStrategy(GuardedStrategy):
             the linear scaling rule of Goyal et al., arXiv 1706.02677.
         misaligned: What to do with a collective asked for inside a training step, for example by
             `self.log(sync_dist=True, on_step=True)`: "raise", or "local" to use the own value.
+        snapshot_timeout_s: With `backend="cpu"`, how long ranks wait for the snapshot of another
+            one before they drop the attempt and repeat it, in seconds.
         timeout_s: Longest wait for a peer in seconds.
         process_group_backend: Backend of the parameter exchange. Default: NCCL on CUDA, else Gloo.
         start_method: How Lightning starts the ranks of a node.
-        accelerator: Set by the Trainer.
-        parallel_devices: Set by the Trainer.
-        cluster_environment: Set by the Trainer.
+        cluster_environment: Knows the nodes. Default: what the Trainer finds.
         checkpoint_io: How checkpoints are read and written.
-        precision_plugin: Set by the Trainer.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -90,6 +89,7 @@ class ElCheStrategy(GuardedStrategy):
         self,
         *,
         policy: Policy = "cadence",
+        backend: Literal["device", "cpu"] = "device",
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
@@ -98,14 +98,12 @@ class ElCheStrategy(GuardedStrategy):
         max_grad_norm: float | None = None,
         lr_scale_ratio: float = 0.0,
         misaligned: Literal["raise", "local"] = "raise",
+        snapshot_timeout_s: float = 5.0,
         timeout_s: float = 1800.0,
         process_group_backend: str | None = None,
         start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
-        accelerator: Accelerator | None = None,
-        parallel_devices: list[torch.device] | None = None,
         cluster_environment: ClusterEnvironment | None = None,
         checkpoint_io: CheckpointIO | None = None,
-        precision_plugin: Precision | None = None,
     ) -> None:
         _check_options(max_grad_norm, lr_scale_ratio)
         self._config = RunConfig(
@@ -113,16 +111,15 @@ class ElCheStrategy(GuardedStrategy):
             chunks=chunks or ChunkConfig(),
             guard=guard or GuardConfig(),
             policy=policy,
+            backend=backend,
+            snapshot_timeout_s=snapshot_timeout_s,
             optimizer_state=optimizer_state,
             weighting=weighting,
             timeout_s=timeout_s,
         )
         super().__init__(
-            accelerator=accelerator,
-            parallel_devices=parallel_devices,
             cluster_environment=cluster_environment,
             checkpoint_io=checkpoint_io,
-            precision_plugin=precision_plugin,
             misaligned=misaligned,
             process_group_backend=process_group_backend,
             timeout=timedelta(seconds=timeout_s),
@@ -150,6 +147,10 @@ class ElCheStrategy(GuardedStrategy):
             )
 
     # What the loops and callbacks use
+
+    @property
+    def _is_ddp(self) -> bool:
+        return self._config.policy == "sync" and self._config.backend == "device"
 
     @property
     def run(self) -> Run:
@@ -200,7 +201,7 @@ class ElCheStrategy(GuardedStrategy):
             clip_gradients(trainer, self._max_grad_norm)
         if self._is_alone:
             keep_user_samplers(trainer)
-        elif trainer.state.fn == TrainerFn.FITTING and self._config.policy != "sync":
+        elif trainer.state.fn == TrainerFn.FITTING and not self._is_ddp:
             refuse_unsupported(trainer, trainer.lightning_module)
             install_loops(trainer)
             # The pool first: `configure_optimizers` may ask for the number of steps, and with it
@@ -224,7 +225,7 @@ class ElCheStrategy(GuardedStrategy):
         """Make the replicas equal and start the rounds, instead of wrapping the module in DDP."""
         if self._is_alone:
             return
-        if self._config.policy == "sync":
+        if self._is_ddp:
             super().configure_ddp()
             return
         assert self.model is not None

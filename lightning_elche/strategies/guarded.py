@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from typing_extensions import override
@@ -14,9 +12,6 @@ from lightning_elche.loops.alignment import Alignment
 
 if TYPE_CHECKING:
     import torch.distributed as dist
-    from lightning.fabric.plugins import ClusterEnvironment
-    from lightning.pytorch.accelerators import Accelerator
-    from lightning.pytorch.plugins import CheckpointIO, Precision
 
 __all__ = ["GuardedStrategy"]
 
@@ -30,39 +25,16 @@ class GuardedStrategy(DDPStrategy):
 
     Args:
         misaligned: What a collective inside a training step does, see `Alignment`.
-        process_group_backend: See `ElCheStrategy`, also for what follows.
-        timeout: Longest wait for a peer.
-        start_method: How ranks are started.
-        accelerator: Set by the Trainer.
-        parallel_devices: Set by the Trainer.
-        cluster_environment: Set by the Trainer.
-        checkpoint_io: How checkpoints are read and written.
-        precision_plugin: Set by the Trainer.
+        **options: As of `DDPStrategy`.
     """
 
     def __init__(
         self,
         *,
         misaligned: Literal["raise", "local"],
-        process_group_backend: str | None,
-        timeout: timedelta,
-        start_method: Literal["popen", "spawn", "fork", "forkserver"],
-        accelerator: Accelerator | None,
-        parallel_devices: list[torch.device] | None,
-        cluster_environment: ClusterEnvironment | None,
-        checkpoint_io: CheckpointIO | None,
-        precision_plugin: Precision | None,
+        **options: Any,  # noqa: ANN401  # `ElCheStrategy` spells them out
     ) -> None:
-        super().__init__(
-            accelerator=accelerator,
-            parallel_devices=parallel_devices,
-            cluster_environment=cluster_environment,
-            checkpoint_io=checkpoint_io,
-            precision_plugin=precision_plugin,
-            process_group_backend=process_group_backend,
-            timeout=timeout,
-            start_method=start_method,
-        )
+        super().__init__(**options)
         self._alignment = Alignment(misaligned)
 
     @property

@@ -222,10 +222,10 @@ def in_steps(rank: int, group: FakeGroup) -> dict[str, list[float]]:
     """Average 1.0 and 3.0, and the counters 5 and 7, while the model goes on by 10."""
     param, counter = torch.tensor([(1.0, 3.0)[rank]]), torch.tensor([(5, 7)[rank]])
     averager = Averager([param], [counter], group.of(rank))
-    averager.load([1.0, 1.0])
+    averager.load()
     param += 10.0
     counter += 10
-    averager.exchange()
+    averager.exchange([1.0, 1.0])
     meanwhile = [param.item(), counter.item()]
     averager.store()
     return {"meanwhile": meanwhile, "afterwards": [param.item(), counter.item()]}
