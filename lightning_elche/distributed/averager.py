@@ -77,30 +77,67 @@ class Averager:
         if [id(param) for param in trainable] != self._selected:
             self._select(trainable)
 
-    @torch.no_grad()
     def average(self, weights: Sequence[float]) -> Exchange:
         """Replace parameters and buffers by their averages over all ranks.
+
+        It consists of `load`, `exchange` and `store`, which can be called one by one.
 
         Args:
             weights: Weight of each rank, length world, not all 0. A rank of weight 0 contributes
                 nothing, whatever its parameters hold, and adopts the average.
         """
+        self.load(weights)
+        exchange = self.exchange()
+        self.store()
+        return exchange
+
+    @torch.no_grad()
+    def load(self, weights: Sequence[float]) -> None:
+        """Take a snapshot of parameters and buffers; the first step of `average`.
+
+        Args:
+            weights: As of `average`.
+        """
+        self._weights = list(weights)
+        for flat in self._flats:
+            flat.load()
+        # Integers travel wide, since no backend reduces bool.
+        self._own_integers = [tensor.to(torch.int64, copy=True) for tensor in self._integers]
+
+    @torch.no_grad()
+    def exchange(self) -> Exchange:
+        """Average the snapshots over all ranks; the second step, which leaves the model alone.
+
+        Snapshot and average are both kept until the next `load`.
+        """
         collectives = self._collectives
-        total, active = sum(weights), sum(weight > 0.0 for weight in weights)
-        weight = weights[collectives.rank]
+        weight = self._weights[collectives.rank]
+        contributes = weight > 0.0
+        scale = weight / sum(self._weights)
+        plain_scale = 1.0 / sum(other > 0.0 for other in self._weights) if contributes else 0.0
         squares = torch.zeros(2, dtype=torch.float64)
         # Order on every rank: one sum per floating type, then one maximum per integer tensor.
         for flat in self._flats:
-            flat.load(weight / total, 1.0 / active if weight > 0.0 else 0.0)
+            flat.scale(scale, plain_scale)
             collectives.sum_(flat.average)
             squares += flat.squared_norms()
-            flat.store()
-        for tensor in self._integers:
-            _take_maximum(tensor, collectives, contributes=weight > 0.0)
+        self._maxima = [own.clone() for own in self._own_integers]
+        for maximum in self._maxima:
+            if not contributes:
+                maximum.fill_(torch.iinfo(torch.int64).min)
+            collectives.max_(maximum)
         return Exchange(
             exchanged_bytes=sum(flat.average.nbytes for flat in self._flats),
-            relative_delta=_relative(squares) if weight > 0.0 else math.nan,
+            relative_delta=_relative(squares) if contributes else math.nan,
         )
+
+    @torch.no_grad()
+    def store(self) -> None:
+        """Write the averages to parameters and buffers; the third step."""
+        for flat in self._flats:
+            flat.store()
+        for tensor, maximum in zip(self._integers, self._maxima, strict=True):
+            tensor.copy_(maximum)
 
     def _select(self, parameters: Sequence[Tensor]) -> None:
         self._selected = [id(param) for param in parameters]
@@ -117,11 +154,3 @@ def _relative(squares: Tensor) -> float:
     delta, post = squares.sqrt().tolist()
     relative = delta / post if post else 0.0
     return relative if math.isfinite(relative) else math.inf
-
-
-def _take_maximum(tensor: Tensor, collectives: Collectives, *, contributes: bool) -> None:
-    wide = tensor.to(torch.int64)  # no backend reduces bool
-    if not contributes:
-        wide = torch.full_like(wide, torch.iinfo(torch.int64).min)
-    collectives.max_(wide)
-    tensor.copy_(wide)

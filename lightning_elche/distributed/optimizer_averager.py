@@ -59,7 +59,8 @@ class OptimizerAverager:
         """
         weight = weights[self._collectives.rank] / sum(weights)
         for flat in self._flats:
-            flat.load(weight)
+            flat.load()
+            flat.scale(weight)
             self._collectives.sum_(flat.average)
             flat.store()
         if self._tensors.counters:

@@ -13,7 +13,8 @@ __all__ = ["FlatAverage", "as_real", "group_by_wire_type", "wire_type"]
 class FlatAverage:
     """Tensors of one wire type as two flat buffers: what the rank had, and the average.
 
-    Cost of `load` and `store`: O(elements) memory traffic, no Python per tensor.
+    `load`, `scale`, a sum of `average` over ranks, `store`; only the first and the last touch the
+    tensors. Each costs O(elements) memory traffic, no Python per tensor.
 
     Args:
         tensors: Weighted tensors, such as parameters.
@@ -25,18 +26,21 @@ class FlatAverage:
         self._num_weighted = sum(tensor.numel() for tensor in tensors)
         size = self._num_weighted + sum(tensor.numel() for tensor in plain)
         first = self._tensors[0]
-        self._own = torch.empty(size, dtype=wire_type(first), device=first.device)
-        self.average = torch.empty_like(self._own)
-        self._own_views = _views(self._own, self._tensors)
+        self.own = torch.empty(size, dtype=wire_type(first), device=first.device)
+        self.average = torch.empty_like(self.own)
+        self._own_views = _views(self.own, self._tensors)
         self._average_views = _views(self.average, self._tensors)
 
-    def load(self, scale: float, plain_scale: float = 0.0) -> None:
-        """Copy the tensors in and scale them; a scale of 0 zeroes, so that NaN cannot spread."""
+    def load(self) -> None:
+        """Copy the tensors in: from now on `own` is a snapshot of them."""
         torch._foreach_copy_(self._own_views, self._tensors)
+
+    def scale(self, scale: float, plain_scale: float = 0.0) -> None:
+        """Make `average` this rank's summand; a scale of 0 zeroes, so that NaN cannot spread."""
         cut = self._num_weighted
         for part, factor in ((slice(cut), scale), (slice(cut, None), plain_scale)):
             if factor:
-                torch.mul(self._own[part], factor, out=self.average[part])
+                torch.mul(self.own[part], factor, out=self.average[part])
             else:
                 self.average[part].zero_()
 
@@ -46,7 +50,7 @@ class FlatAverage:
 
     def squared_norms(self) -> Tensor:
         """Return the squared norms of (pre - post, post) of the weighted tensors, on the CPU."""
-        own, average = self._own[: self._num_weighted], self.average[: self._num_weighted]
+        own, average = self.own[: self._num_weighted], self.average[: self._num_weighted]
         norms = torch.stack([torch.dist(own, average), torch.linalg.vector_norm(average)])
         return norms.double().square().cpu()
 

@@ -218,6 +218,27 @@ def test_averager_can_be_used_again() -> None:
     assert [p[0].item() for p in params] == [4.0, 4.0]
 
 
+def in_steps(rank: int, group: FakeGroup) -> dict[str, list[float]]:
+    """Average 1.0 and 3.0, and the counters 5 and 7, while the model goes on by 10."""
+    param, counter = torch.tensor([(1.0, 3.0)[rank]]), torch.tensor([(5, 7)[rank]])
+    averager = Averager([param], [counter], group.of(rank))
+    averager.load([1.0, 1.0])
+    param += 10.0
+    counter += 10
+    averager.exchange()
+    meanwhile = [param.item(), counter.item()]
+    averager.store()
+    return {"meanwhile": meanwhile, "afterwards": [param.item(), counter.item()]}
+
+
+def test_exchange_leaves_the_model_alone_until_the_averages_are_stored() -> None:
+    """What is exchanged is the snapshot, whatever the parameters have become since."""
+    group = FakeGroup(2)
+    ranks = run_ranks(2, lambda rank: in_steps(rank, group))
+    assert [rank["meanwhile"] for rank in ranks] == [[11.0, 15.0], [13.0, 17.0]]
+    assert [rank["afterwards"] for rank in ranks] == [[2.0, 7.0]] * 2
+
+
 def test_complex_buffers_are_averaged_by_their_parts() -> None:
     """Real and imaginary part each get equal weight."""
     buffers = column(complex(0.0, 0.0), complex(1.0, 2.0), dtype=torch.complex64)
