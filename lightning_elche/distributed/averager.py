@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.distributed.flat_exchange import FlatExchange
 from lightning_elche.exceptions import RankMismatch
 from lightning_elche.ops.flat import as_real, group_by_wire_type
 
-__all__ = ["Averager", "Exchange"]
+__all__ = ["Averager", "AveragerState", "Exchange"]
+
+KEPT = ("last", "momentum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +35,19 @@ class Exchange:
     relative_delta: float
 
 
+class AveragerState(TypedDict):
+    """What `Averager.state_dict` returns, by position of the parameter in the model."""
+
+    momentum: dict[int, Tensor]
+
+
 class Averager:
     """Averages the parameters and buffers of replicas, one collective per data type.
 
     Parameters are weighted, floating-point buffers get equal weight from every rank that
     contributes, integers take the maximum over these ranks. Half-precision tensors are accumulated
-    in float32. The flat buffers take twice the size of the parameters.
+    in float32. The flat buffers take twice the size of the parameters, four times with an outer
+    optimizer with momentum.
 
     Cost per event: O(parameters) memory traffic, no Python per parameter.
 
@@ -43,6 +55,7 @@ class Averager:
         parameters: Every parameter of the model, in the same order on every rank.
         buffers: Every buffer of the model.
         collectives: How to reach the other ranks.
+        outer_optimizer: What to make of the average; `None` to take it as it is.
     """
 
     def __init__(
@@ -50,16 +63,35 @@ class Averager:
         parameters: Iterable[Tensor],
         buffers: Iterable[Tensor],
         collectives: Collectives,
+        *,
+        outer_optimizer: OuterOptimizer | None = None,
     ) -> None:
         self._collectives = collectives
+        self._outer_optimizer = outer_optimizer
         self._parameters = list(parameters)
         self._buffers = list(buffers)
+        self._is_started = outer_optimizer is None
         self._select(self._parameters)
 
+    def start(self) -> None:
+        """Let every rank adopt, exactly, what rank 0 holds; the outer optimizer starts from there.
+
+        Every rank calls this at the same point.
+        """
+        self._is_started = True
+        self.load([1.0] + [0.0] * (self._collectives.world_size - 1))
+        is_first = self._collectives.rank == 0
+        for part in self._parts:
+            part.start(contributes=is_first)
+        self._take_maxima(contributes=is_first)
+        self.store()
+
+    @torch.no_grad()
     def select_trainable(self) -> None:
         """Leave frozen parameters out from now on; every rank calls this at the same point.
 
-        They are equal everywhere and would only drift by rounding.
+        They are equal everywhere and would only drift by rounding. The momentum of parameters that
+        stay is kept.
 
         Raises:
             RankMismatch: If ranks froze different parameters.
@@ -74,8 +106,13 @@ class Averager:
                 f"Ranks must train the same parameters in an epoch, got {counts} by rank. Freeze "
                 "and unfreeze on all ranks at the same epoch.",
             )
-        if [id(param) for param in trainable] != self._selected:
+        if {id(param) for param in trainable} != self._selected:
+            kept = {name: self._kept(name) for name in KEPT}
             self._select(trainable)
+            for part in self._parts:
+                part.restart()
+            for name, tensors in kept.items():
+                _copy(tensors, to=self._kept(name))
 
     def average(self, weights: Sequence[float]) -> Exchange:
         """Replace parameters and buffers by their averages over all ranks.
@@ -97,10 +134,15 @@ class Averager:
 
         Args:
             weights: As of `average`.
+
+        Raises:
+            RuntimeError: If `start` was not called and there is an outer optimizer.
         """
+        if not self._is_started:
+            raise RuntimeError("`start` must be called before the first step of `outer_optimizer`.")
         self._weights = list(weights)
-        for flat in self._flats:
-            flat.load()
+        for part in self._parts:
+            part.flat.load()
         # Integers travel wide, since no backend reduces bool.
         self._own_integers = [tensor.to(torch.int64, copy=True) for tensor in self._integers]
 
@@ -110,44 +152,94 @@ class Averager:
 
         Snapshot and average are both kept until the next `load`.
         """
-        collectives = self._collectives
-        weight = self._weights[collectives.rank]
+        weight = self._weights[self._collectives.rank]
         contributes = weight > 0.0
         scale = weight / sum(self._weights)
         plain_scale = 1.0 / sum(other > 0.0 for other in self._weights) if contributes else 0.0
         squares = torch.zeros(2, dtype=torch.float64)
         # Order on every rank: one sum per floating type, then one maximum per integer tensor.
-        for flat in self._flats:
-            flat.scale(scale, plain_scale)
-            collectives.sum_(flat.average)
-            squares += flat.squared_norms()
-        self._maxima = [own.clone() for own in self._own_integers]
-        for maximum in self._maxima:
-            if not contributes:
-                maximum.fill_(torch.iinfo(torch.int64).min)
-            collectives.max_(maximum)
+        for part in self._parts:
+            squares += part.exchange(scale, plain_scale)
+        self._take_maxima(contributes=contributes)
         return Exchange(
-            exchanged_bytes=sum(flat.average.nbytes for flat in self._flats),
+            exchanged_bytes=sum(part.flat.average.nbytes for part in self._parts),
             relative_delta=_relative(squares) if contributes else math.nan,
         )
 
     @torch.no_grad()
     def store(self) -> None:
         """Write the averages to parameters and buffers; the third step."""
-        for flat in self._flats:
-            flat.store()
+        for part in self._parts:
+            part.flat.store()
         for tensor, maximum in zip(self._integers, self._maxima, strict=True):
             tensor.copy_(maximum)
 
+    def state_dict(self) -> AveragerState:
+        """Return what a checkpoint must hold beside the parameters, equal on every rank.
+
+        What the outer optimizer started from is not in it: that is the averaged parameters, which a
+        checkpoint taken at an averaging event holds anyway.
+        """
+        momentum = self._kept("momentum")
+        return {"momentum": {key: part.to("cpu", copy=True) for key, part in momentum.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: AveragerState) -> None:
+        """Continue from `state` and the present parameters, which must be equal on every rank.
+
+        Momentum of parameters that are frozen now is left out; without a saved one it starts at 0.
+
+        Raises:
+            ValueError: If it is the state of another model.
+        """
+        for part in self._parts:
+            part.restart()
+        momentum = self._kept("momentum")
+        saved = {key: part for key, part in state["momentum"].items() if key in momentum}
+        if any(momentum[key].shape != part.shape for key, part in saved.items()):
+            raise ValueError(
+                "The state of `outer_optimizer` must be of the same model, got other shapes. Use a "
+                "new strategy for another model."
+            )
+        _copy(saved, to=momentum)
+
+    def _take_maxima(self, *, contributes: bool) -> None:
+        self._maxima = [own.clone() for own in self._own_integers]
+        for maximum in self._maxima:
+            if not contributes:
+                maximum.fill_(torch.iinfo(torch.int64).min)
+            self._collectives.max_(maximum)
+
     def _select(self, parameters: Sequence[Tensor]) -> None:
-        self._selected = [id(param) for param in parameters]
-        params = [as_real(param) for param in parameters]
-        buffers = [as_real(buffer) for buffer in self._buffers]
+        self._selected = {id(param) for param in parameters}
+        num_params = len(self._parameters)
+        tensors = {
+            position: as_real(tensor)
+            for position, tensor in enumerate((*self._parameters, *self._buffers))
+            if position >= num_params or id(tensor) in self._selected
+        }
+        self._positions = {id(tensor): position for position, tensor in tensors.items()}
+        params = [tensor for position, tensor in tensors.items() if position < num_params]
+        buffers = [tensor for position, tensor in tensors.items() if position >= num_params]
         self._integers = [t for t in (*params, *buffers) if not t.is_floating_point()]
-        self._flats = group_by_wire_type(
+        flats = group_by_wire_type(
             [param for param in params if param.is_floating_point()],
             [buffer for buffer in buffers if buffer.is_floating_point()],
         )
+        self._parts = [
+            FlatExchange(flat, self._collectives, outer_optimizer=self._outer_optimizer)
+            for flat in flats
+        ]
+
+    def _kept(self, name: str) -> dict[int, Tensor]:
+        """Return views of what is kept as `name`, by position of the tensor in the model."""
+        pairs = (pair for part in self._parts for pair in part.kept(name))
+        return {self._positions[id(tensor)]: kept for tensor, kept in pairs}
+
+
+def _copy(tensors: dict[int, Tensor], *, to: dict[int, Tensor]) -> None:
+    for position in tensors.keys() & to.keys():
+        to[position].copy_(tensors[position])
 
 
 def _relative(squares: Tensor) -> float:

@@ -13,7 +13,7 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.schedule import Plan, Readiness, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
-from lightning_elche.distributed.averager import Averager, Exchange
+from lightning_elche.distributed.averager import Averager, AveragerState, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
@@ -25,10 +25,11 @@ __all__ = ["Rounds", "RoundsState"]
 
 
 class RoundsState(TypedDict):
-    """What `Rounds.state_dict` returns; JSON-serialisable."""
+    """What `Rounds.state_dict` returns; JSON-serialisable but for the tensors of `averager`."""
 
     global_step: int
     controller: ControllerState
+    averager: AveragerState
 
 
 class Rounds:
@@ -206,13 +207,18 @@ class Rounds:
         }
 
     def state_dict(self) -> RoundsState:
-        """Return the agreed state, equal on every rank; JSON-serialisable."""
-        return RoundsState(global_step=self.global_step, controller=self.controller.state_dict())
+        """Return the agreed state, equal on every rank."""
+        return RoundsState(
+            global_step=self.global_step,
+            controller=self.controller.state_dict(),
+            averager=self._averager.state_dict(),
+        )
 
     def load_state_dict(self, state: RoundsState) -> None:
         """Continue from `state`."""
         self.global_step = state["global_step"]
         self.controller.load_state_dict(state["controller"])
+        self._averager.load_state_dict(state["averager"])
         self._start_window()
 
     def _exchange_state(self, reports: list[Report]) -> Exchange:

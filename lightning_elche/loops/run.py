@@ -17,7 +17,8 @@ from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
-from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.guard import GuardAction, GuardConfig
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
@@ -50,6 +51,7 @@ class RunConfig:
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
+        outer_optimizer: What to make of the average of the parameters; `None` to take it as it is.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
         timeout_s: Longest wait for a peer in seconds.
@@ -58,6 +60,7 @@ class RunConfig:
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    outer_optimizer: OuterOptimizer | None = None
     optimizer_state: Literal["average", "keep"] = "average"
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
@@ -98,6 +101,7 @@ class Run:
         self._controller = controller
         self._rounds: Rounds | None = None
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
+        self._has_warned = False
         self.has_pool = False
         self.stream_batch_size = 1
         self.dealer = Dealer(
@@ -137,8 +141,13 @@ class Run:
             RankMismatch: If ranks hold different models.
         """
         check_replicas(module, self._collectives)
-        averager = Averager(module.parameters(), module.buffers(), self._collectives)
-        averager.average([1.0] + [0.0] * (self._collectives.world_size - 1))  # all adopt rank 0's
+        averager = Averager(
+            module.parameters(),
+            module.buffers(),
+            self._collectives,
+            outer_optimizer=self._config.outer_optimizer,
+        )
+        averager.start()
         keeps = self._config.optimizer_state == "keep"
         self._rounds = Rounds(
             controller=self._controller,
@@ -174,9 +183,21 @@ class Run:
         )
         self._alignment.phase = Phase.ALIGNED
         self.explanations.append(explain(event))
+        if event.action is not GuardAction.STABLE:
+            self._warn_of_momentum()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s | %s", self.explanations[-1], json.dumps(self.rounds.describe()))
         return event
+
+    def _warn_of_momentum(self) -> None:
+        outer = self._config.outer_optimizer
+        if outer is None or not outer.momentum or self._has_warned:
+            return
+        self._has_warned = True
+        rank_zero_warn(
+            "Replicas drift apart while `outer_optimizer` has momentum, which moves them further "
+            f"than they went: got {outer}. If the loss grows, set `momentum=0.0` or lower `lr`."
+        )
 
     def tell_failure(self, exception: BaseException) -> None:
         """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
@@ -194,7 +215,7 @@ class Run:
             rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
 
     def state_dict(self) -> RoundsState:
-        """Return the agreed state, equal on every rank; JSON-serialisable."""
+        """Return the agreed state, equal on every rank."""
         return self.rounds.state_dict()
 
 

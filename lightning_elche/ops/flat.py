@@ -22,6 +22,7 @@ class FlatAverage:
     """
 
     def __init__(self, tensors: Sequence[Tensor], plain: Sequence[Tensor] = ()) -> None:
+        self._weighted_tensors = list(tensors)
         self._tensors = [*tensors, *plain]
         self._num_weighted = sum(tensor.numel() for tensor in tensors)
         size = self._num_weighted + sum(tensor.numel() for tensor in plain)
@@ -48,9 +49,18 @@ class FlatAverage:
         """Copy the average out to the tensors."""
         torch._foreach_copy_(self._tensors, self._average_views)
 
+    def weighted(self, flat: Tensor) -> Tensor:
+        """Return the part of a buffer of this layout that belongs to the weighted tensors."""
+        return flat[: self._num_weighted]
+
+    def by_tensor(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each tensor with its part of a buffer of this layout, or of its weighted part."""
+        tensors = self._tensors if len(flat) == len(self.own) else self._weighted_tensors
+        return list(zip(tensors, _views(flat, tensors), strict=True))
+
     def squared_norms(self) -> Tensor:
         """Return the squared norms of (pre - post, post) of the weighted tensors, on the CPU."""
-        own, average = self.own[: self._num_weighted], self.average[: self._num_weighted]
+        own, average = self.weighted(self.own), self.weighted(self.average)
         norms = torch.stack([torch.dist(own, average), torch.linalg.vector_norm(average)])
         return norms.double().square().cpu()
 

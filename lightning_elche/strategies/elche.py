@@ -17,6 +17,7 @@ from typing_extensions import override
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig, pool_size
 from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
@@ -43,6 +44,8 @@ START_METHODS = {
     "elche_notebook": "fork",
 }
 
+NOT_FOR_SYNC = ("outer_optimizer",)
+
 
 class ElCheStrategy(GuardedStrategy):
     """Trains one model on devices of unequal speed, at nearly the sum of their speeds.
@@ -58,6 +61,8 @@ class ElCheStrategy(GuardedStrategy):
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
+        outer_optimizer: What to make of the average of the parameters, as in DiLoCo; `None` to take
+            it as it is.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
             local, which exchanges a half to two thirds less with momentum or Adam.
         weighting: What a rank's parameters weigh: the "samples" behind them, "uniform" for equal
@@ -91,6 +96,7 @@ class ElCheStrategy(GuardedStrategy):
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
+        outer_optimizer: OuterOptimizer | None = None,
         optimizer_state: Literal["average", "keep"] = "average",
         weighting: Literal["auto", "samples", "uniform"] = "auto",
         max_grad_norm: float | None = None,
@@ -105,15 +111,16 @@ class ElCheStrategy(GuardedStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        _check_options(policy, max_grad_norm, lr_scale_ratio)
         self._config = RunConfig(
             cadence=cadence or CadenceConfig(),
             chunks=chunks or ChunkConfig(),
             guard=guard or GuardConfig(),
+            outer_optimizer=outer_optimizer,
             optimizer_state=optimizer_state,
             weighting=weighting,
             timeout_s=timeout_s,
         )
+        _check_options(policy, self._config, max_grad_norm, lr_scale_ratio)
         super().__init__(
             accelerator=accelerator,
             parallel_devices=parallel_devices,
@@ -303,8 +310,17 @@ class ElCheStrategy(GuardedStrategy):
         return output
 
 
-def _check_options(policy: str, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
+def _check_options(
+    policy: str, config: RunConfig, max_grad_norm: float | None, lr_scale_ratio: float
+) -> None:
     check_choice("policy", policy, ("cadence", "sync"))
+    for name in NOT_FOR_SYNC if policy == "sync" else ():
+        value = getattr(config, name)
+        if value != getattr(RunConfig(), name):
+            raise ValueError(
+                f'`{name}` must be left out with `policy="sync"`, which averages gradients and no '
+                f'parameters, got {value!r}. Remove it, or set `policy="cadence"`.'
+            )
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     if not 0.0 <= lr_scale_ratio <= 1.0:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_elche import CadenceConfig, ElCheStrategy
+from lightning_elche import CadenceConfig, ElCheStrategy, OuterOptimizer
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, make_trainer
 
@@ -141,6 +141,10 @@ def test_learning_rate_is_scaled_by_the_number_of_ranks() -> None:
         ({"policy": "ddp"}, '`policy` must be one of "cadence", "sync", got \'ddp\''),
         ({"optimizer_state": "reset"}, "`optimizer_state` must be one of"),
         ({"weighting": "batches"}, "`weighting` must be one of"),
+        (
+            {"policy": "sync", "outer_optimizer": OuterOptimizer()},
+            '`outer_optimizer` must be left out with `policy="sync"`.*got OuterOptimizer',
+        ),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be a positive number, got 0.0"),
         ({"lr_scale_ratio": -1.0}, r"`lr_scale_ratio` must be in \[0, 1\], got -1.0"),
     ],
