@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lightning_elche.ops.flat import as_real, group_by_wire_type
 
 __all__ = ["Averager", "AveragerState", "Exchange"]
 
-KEPT = ("last", "momentum")
+KEPT = ("last", "momentum", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,15 @@ class Exchange:
     """What one exchange did on this rank.
 
     Attributes:
-        exchanged_bytes: Size of the averaged buffers.
+        exchanged_bytes: Size of the averaged buffers, as they travel.
         relative_delta: `||pre - post|| / ||post||` over this rank's parameters, infinite where that
             is no number, and NaN for a rank that did not contribute.
+        saved_bytes: By how much compression made them smaller.
     """
 
     exchanged_bytes: int
     relative_delta: float
+    saved_bytes: int = 0
 
 
 class AveragerState(TypedDict):
@@ -46,8 +48,8 @@ class Averager:
 
     Parameters are weighted, floating-point buffers get equal weight from every rank that
     contributes, integers take the maximum over these ranks. Half-precision tensors are accumulated
-    in float32. The flat buffers take twice the size of the parameters, four times with an outer
-    optimizer with momentum.
+    in float32. The flat buffers take twice the size of the parameters, and once more each for an
+    outer optimizer or compression, for momentum, and for what compression has to make up for.
 
     Cost per event: O(parameters) memory traffic, no Python per parameter.
 
@@ -56,6 +58,8 @@ class Averager:
         buffers: Every buffer of the model.
         collectives: How to reach the other ranks.
         outer_optimizer: What to make of the average; `None` to take it as it is.
+        compression: "bf16" to exchange float32 and half types as bfloat16 differences to the last
+            result, with error feedback.
     """
 
     def __init__(
@@ -65,17 +69,20 @@ class Averager:
         collectives: Collectives,
         *,
         outer_optimizer: OuterOptimizer | None = None,
+        compression: Literal["none", "bf16"] = "none",
     ) -> None:
         self._collectives = collectives
         self._outer_optimizer = outer_optimizer
+        self._compression = compression
         self._parameters = list(parameters)
         self._buffers = list(buffers)
-        self._is_started = outer_optimizer is None
+        self._is_started = outer_optimizer is None and compression == "none"
         self._select(self._parameters)
 
     def start(self) -> None:
-        """Let every rank adopt, exactly, what rank 0 holds; the outer optimizer starts from there.
+        """Let every rank adopt, exactly, what rank 0 holds.
 
+        This is what the outer optimizer starts from, and what the first differences are taken to.
         Every rank calls this at the same point.
         """
         self._is_started = True
@@ -90,8 +97,8 @@ class Averager:
     def select_trainable(self) -> None:
         """Leave frozen parameters out from now on; every rank calls this at the same point.
 
-        They are equal everywhere and would only drift by rounding. The momentum of parameters that
-        stay is kept.
+        They are equal everywhere and would only drift by rounding. What is kept from event to event
+        stays for parameters that do.
 
         Raises:
             RankMismatch: If ranks froze different parameters.
@@ -136,10 +143,13 @@ class Averager:
             weights: As of `average`.
 
         Raises:
-            RuntimeError: If `start` was not called and there is an outer optimizer.
+            RuntimeError: If `start` was not called, but is needed.
         """
         if not self._is_started:
-            raise RuntimeError("`start` must be called before the first step of `outer_optimizer`.")
+            raise RuntimeError(
+                "`start` must be called before the first average with an outer optimizer or "
+                "compression: they count from what all ranks hold."
+            )
         self._weights = list(weights)
         for part in self._parts:
             part.flat.load()
@@ -161,8 +171,10 @@ class Averager:
         for part in self._parts:
             squares += part.exchange(scale, plain_scale)
         self._take_maxima(contributes=contributes)
+        wire_bytes = sum(part.wire_bytes for part in self._parts)
         return Exchange(
-            exchanged_bytes=sum(part.flat.average.nbytes for part in self._parts),
+            exchanged_bytes=wire_bytes,
+            saved_bytes=sum(part.flat.average.nbytes for part in self._parts) - wire_bytes,
             relative_delta=_relative(squares) if contributes else math.nan,
         )
 
@@ -177,8 +189,9 @@ class Averager:
     def state_dict(self) -> AveragerState:
         """Return what a checkpoint must hold beside the parameters, equal on every rank.
 
-        What the outer optimizer started from is not in it: that is the averaged parameters, which a
-        checkpoint taken at an averaging event holds anyway.
+        Not in it are what the outer optimizer and the differences start from, since that is the
+        averaged parameters, which a checkpoint taken at an averaging event holds anyway; and what
+        compression still has to make up for, which differs by rank.
         """
         momentum = self._kept("momentum")
         return {"momentum": {key: part.to("cpu", copy=True) for key, part in momentum.items()}}
@@ -188,6 +201,7 @@ class Averager:
         """Continue from `state` and the present parameters, which must be equal on every rank.
 
         Momentum of parameters that are frozen now is left out; without a saved one it starts at 0.
+        The error of compression starts at 0: at most one rounding of one difference is lost.
 
         Raises:
             ValueError: If it is the state of another model.
@@ -227,7 +241,12 @@ class Averager:
             [buffer for buffer in buffers if buffer.is_floating_point()],
         )
         self._parts = [
-            FlatExchange(flat, self._collectives, outer_optimizer=self._outer_optimizer)
+            FlatExchange(
+                flat,
+                self._collectives,
+                outer_optimizer=self._outer_optimizer,
+                compression=self._compression,
+            )
             for flat in flats
         ]
 

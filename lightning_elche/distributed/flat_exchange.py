@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.distributed.compressed_sum import CompressedSum
 from lightning_elche.ops.flat import FlatAverage
 from lightning_elche.ops.outer import outer_step_
 
@@ -22,6 +24,7 @@ class FlatExchange:
         flat: What to exchange.
         collectives: How to reach the other ranks.
         outer_optimizer: What to make of the average; `None` to take it as it is.
+        compression: "bf16" to send float32 as bfloat16 differences to the last result.
     """
 
     def __init__(
@@ -30,15 +33,26 @@ class FlatExchange:
         collectives: Collectives,
         *,
         outer_optimizer: OuterOptimizer | None,
+        compression: Literal["none", "bf16"],
     ) -> None:
         self.flat = flat
         self._collectives = collectives
         self._outer_optimizer = outer_optimizer
+        self._compressed: CompressedSum | None = None
         self._kept: dict[str, Tensor] = {}  # from event to event, by name
-        if outer_optimizer is not None:
+        if compression == "bf16" and flat.own.dtype == torch.float32:
+            self._compressed = CompressedSum(len(flat.own), flat.own.device, collectives)
+            self._kept["error"] = self._compressed.error
+        if outer_optimizer is not None and outer_optimizer.momentum:
+            self._kept["momentum"] = torch.zeros_like(flat.weighted(flat.own))
+        if outer_optimizer is not None or self._compressed is not None:
             self._kept["last"] = torch.zeros_like(flat.own)
-            if outer_optimizer.momentum:
-                self._kept["momentum"] = torch.zeros_like(flat.weighted(flat.own))
+
+    @property
+    def wire_bytes(self) -> int:
+        """Size of what is exchanged."""
+        nbytes = self.flat.average.nbytes
+        return nbytes if self._compressed is None else self._compressed.wire_bytes
 
     def start(self, *, contributes: bool) -> None:
         """Take over, exactly, the snapshot of the one rank that contributes; nothing else is kept.
@@ -65,8 +79,13 @@ class FlatExchange:
             far replicas are apart, which the outer optimizer has no part in.
         """
         flat = self.flat
-        flat.scale(scale, plain_scale)
-        self._collectives.sum_(flat.average)
+        if self._compressed is None:
+            flat.scale(scale, plain_scale)
+            self._collectives.sum_(flat.average)
+        else:
+            flat.scale(scale, plain_scale, origin=self._kept["last"])
+            self._compressed.sum_(flat.average)
+            flat.average += self._kept["last"]
         squares = flat.squared_norms()
         if self._outer_optimizer is not None:
             outer_step_(

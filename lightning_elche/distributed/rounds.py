@@ -267,6 +267,7 @@ class Rounds:
             wait_ms=wait_ms,
             transfer_ms=transfer_ms,
             exchanged_bytes=self._exchange.exchanged_bytes,
+            saved_bytes=self._exchange.saved_bytes,
         )
 
 

@@ -52,6 +52,7 @@ class RunConfig:
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
         outer_optimizer: What to make of the average of the parameters; `None` to take it as it is.
+        compression: Exchange parameters as they are, "none", or as "bf16" differences.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
         timeout_s: Longest wait for a peer in seconds.
@@ -61,12 +62,14 @@ class RunConfig:
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     outer_optimizer: OuterOptimizer | None = None
+    compression: Literal["none", "bf16"] = "none"
     optimizer_state: Literal["average", "keep"] = "average"
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
         """Validate."""
+        check_choice("compression", self.compression, ("none", "bf16"))
         check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
         check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
         check_positive("timeout_s", self.timeout_s)
@@ -146,6 +149,7 @@ class Run:
             module.buffers(),
             self._collectives,
             outer_optimizer=self._config.outer_optimizer,
+            compression=self._config.compression,
         )
         averager.start()
         keeps = self._config.optimizer_state == "keep"

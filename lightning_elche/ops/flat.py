@@ -36,12 +36,21 @@ class FlatAverage:
         """Copy the tensors in: from now on `own` is a snapshot of them."""
         torch._foreach_copy_(self._own_views, self._tensors)
 
-    def scale(self, scale: float, plain_scale: float = 0.0) -> None:
-        """Make `average` this rank's summand; a scale of 0 zeroes, so that NaN cannot spread."""
+    def scale(
+        self, scale: float, plain_scale: float = 0.0, *, origin: Tensor | None = None
+    ) -> None:
+        """Make `average` this rank's summand; a scale of 0 zeroes, so that NaN cannot spread.
+
+        Args:
+            scale: What to multiply the weighted tensors by.
+            plain_scale: What to multiply the others by.
+            origin: What to subtract first, if anything; of the same layout.
+        """
+        source = self.own if origin is None else torch.sub(self.own, origin, out=self.average)
         cut = self._num_weighted
         for part, factor in ((slice(cut), scale), (slice(cut, None), plain_scale)):
             if factor:
-                torch.mul(self.own[part], factor, out=self.average[part])
+                torch.mul(source[part], factor, out=self.average[part])
             else:
                 self.average[part].zero_()
 

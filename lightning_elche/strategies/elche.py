@@ -44,7 +44,7 @@ START_METHODS = {
     "elche_notebook": "fork",
 }
 
-NOT_FOR_SYNC = ("outer_optimizer",)
+NOT_FOR_SYNC = ("outer_optimizer", "compression")
 
 
 class ElCheStrategy(GuardedStrategy):
@@ -63,6 +63,8 @@ class ElCheStrategy(GuardedStrategy):
         guard: When divergence between replicas limits the cadence.
         outer_optimizer: What to make of the average of the parameters, as in DiLoCo; `None` to take
             it as it is.
+        compression: "bf16" to exchange parameters as bfloat16 differences to the last average, at
+            half the traffic; what rounding loses is added to the next difference. Or "none".
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
             local, which exchanges a half to two thirds less with momentum or Adam.
         weighting: What a rank's parameters weigh: the "samples" behind them, "uniform" for equal
@@ -89,6 +91,10 @@ class ElCheStrategy(GuardedStrategy):
         >>> trainer = Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False)
     """
 
+    _run: Run | None = None
+    _restored: RoundsState | None = None
+    _epoch_metrics: EpochMetrics | None = None
+
     def __init__(
         self,
         *,
@@ -97,6 +103,7 @@ class ElCheStrategy(GuardedStrategy):
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
         outer_optimizer: OuterOptimizer | None = None,
+        compression: Literal["none", "bf16"] = "none",
         optimizer_state: Literal["average", "keep"] = "average",
         weighting: Literal["auto", "samples", "uniform"] = "auto",
         max_grad_norm: float | None = None,
@@ -116,6 +123,7 @@ class ElCheStrategy(GuardedStrategy):
             chunks=chunks or ChunkConfig(),
             guard=guard or GuardConfig(),
             outer_optimizer=outer_optimizer,
+            compression=compression,
             optimizer_state=optimizer_state,
             weighting=weighting,
             timeout_s=timeout_s,
@@ -135,9 +143,6 @@ class ElCheStrategy(GuardedStrategy):
         self._policy = policy
         self._max_grad_norm = max_grad_norm
         self._lr_scale_ratio = lr_scale_ratio
-        self._run: Run | None = None
-        self._restored: RoundsState | None = None
-        self._epoch_metrics: EpochMetrics | None = None
 
     @classmethod
     @override

@@ -1,4 +1,4 @@
-"""Training with an outer optimizer."""
+"""Training with an outer optimizer, with compression, and with both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_elche import CadenceConfig, ElCheStrategy, GuardConfig, OuterOptimizer
+from lightning_elche import (
+    AveragingEvent,
+    CadenceConfig,
+    ElCheStrategy,
+    GuardConfig,
+    OuterOptimizer,
+)
+from lightning_elche.callbacks.cadence_monitor import metrics_of
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, make_loader, make_trainer, weights
 
@@ -18,6 +25,8 @@ pytestmark = pytest.mark.slow
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "outer": {"outer_optimizer": OuterOptimizer()},
+    "bf16": {"compression": "bf16"},
+    "both": {"outer_optimizer": OuterOptimizer(), "compression": "bf16"},
 }
 each_option = pytest.mark.parametrize("name", OPTIONS)
 
@@ -100,6 +109,32 @@ def test_second_fit_keeps_the_momentum() -> None:
         saved, kept = rank.value
         assert all(torch.equal(kept[key], value) for key, value in saved.items())
         assert any(value.any() for value in saved.values())
+
+
+class Measures(Callback):
+    """Remembers what the events exchanged and what the monitor logs of it."""
+
+    def __init__(self) -> None:
+        self.sizes: set[tuple[int, int, float]] = set()
+
+    def on_average_end(self, event: AveragingEvent) -> None:
+        if event.exchanged_bytes:
+            logged = metrics_of(event)["elche/saved_bytes"]
+            self.sizes.add((event.exchanged_bytes, event.saved_bytes, logged))
+
+
+def sizes_with(name: str) -> set[tuple[int, int, float]]:
+    measures = Measures()
+    fit(2, strategy=strategy_with(name), callbacks=[measures])
+    return measures.sizes
+
+
+@pytest.mark.parametrize(("name", "exchanged", "saved"), [("outer", 452, 0), ("bf16", 226, 226)])
+def test_saved_bytes_are_reported(name: str, exchanged: int, saved: int) -> None:
+    """97 parameters and 16 running statistics in four bytes each, or in two."""
+    assert run_ranks(sizes_with, world_size=2, name=name)[0].value == {
+        (exchanged, saved, float(saved))
+    }
 
 
 def diverge(momentum: float) -> None:

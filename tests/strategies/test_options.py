@@ -145,6 +145,11 @@ def test_learning_rate_is_scaled_by_the_number_of_ranks() -> None:
             {"policy": "sync", "outer_optimizer": OuterOptimizer()},
             '`outer_optimizer` must be left out with `policy="sync"`.*got OuterOptimizer',
         ),
+        (
+            {"policy": "sync", "compression": "bf16"},
+            "`compression` must be left out.*got 'bf16'",
+        ),
+        ({"compression": "fp8"}, '`compression` must be one of "none", "bf16", got \'fp8\''),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be a positive number, got 0.0"),
         ({"lr_scale_ratio": -1.0}, r"`lr_scale_ratio` must be in \[0, 1\], got -1.0"),
     ],
