@@ -228,8 +228,9 @@ class Rounds:
         exchange = self._averager.average(weights)
         # States of different layouts (a rank has not stepped some parameter yet) stay local.
         is_alike = len({report.optimizer_layout for report in reports}) == 1
-        if self._optimizer_averager is not None and is_alike:
-            more_bytes = self._optimizer_averager.average(weights)
+        states = self._optimizer_averager
+        if states is not None and is_alike and states.is_due(self._plan.index):
+            more_bytes = states.average(weights)
             exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
         return exchange
 

@@ -54,6 +54,7 @@ class RunConfig:
         outer_optimizer: What to make of the average of the parameters; `None` to take it as it is.
         compression: Exchange parameters as they are, "none", or as "bf16" differences.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
+        optimizer_state_every: Average them at every n-th averaging event.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
         timeout_s: Longest wait for a peer in seconds.
     """
@@ -64,6 +65,7 @@ class RunConfig:
     outer_optimizer: OuterOptimizer | None = None
     compression: Literal["none", "bf16"] = "none"
     optimizer_state: Literal["average", "keep"] = "average"
+    optimizer_state_every: int = 1
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     timeout_s: float = 1800.0
 
@@ -71,6 +73,15 @@ class RunConfig:
         """Validate."""
         check_choice("compression", self.compression, ("none", "bf16"))
         check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
+        if self.optimizer_state_every < 1:
+            raise ValueError(
+                f"`optimizer_state_every` must be >= 1, got {self.optimizer_state_every}."
+            )
+        if self.optimizer_state == "keep" and self.optimizer_state_every > 1:
+            raise ValueError(
+                '`optimizer_state_every` must be left out with `optimizer_state="keep"`, which '
+                f"averages no states, got {self.optimizer_state_every}."
+            )
         check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
         check_positive("timeout_s", self.timeout_s)
 
@@ -152,15 +163,16 @@ class Run:
             compression=self._config.compression,
         )
         averager.start()
-        keeps = self._config.optimizer_state == "keep"
+        states = None
+        if self._config.optimizer_state == "average":
+            every = self._config.optimizer_state_every
+            states = OptimizerAverager(optimizers, self._collectives, every=every)
         self._rounds = Rounds(
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
             averager=averager,
-            optimizer_averager=(
-                None if keeps else OptimizerAverager(optimizers, self._collectives)
-            ),
+            optimizer_averager=states,
             timer=timer_for(device),
             timeout_s=self._config.timeout_s,
         )

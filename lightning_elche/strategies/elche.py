@@ -44,7 +44,7 @@ START_METHODS = {
     "elche_notebook": "fork",
 }
 
-NOT_FOR_SYNC = ("outer_optimizer", "compression")
+NOT_FOR_SYNC = ("outer_optimizer", "compression", "optimizer_state_every")
 
 
 class ElCheStrategy(GuardedStrategy):
@@ -67,6 +67,8 @@ class ElCheStrategy(GuardedStrategy):
             half the traffic; what rounding loses is added to the next difference. Or "none".
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
             local, which exchanges a half to two thirds less with momentum or Adam.
+        optimizer_state_every: Average the states of optimizers at every n-th averaging event only,
+            which exchanges less, as in DES-LOC, arXiv 2505.22549.
         weighting: What a rank's parameters weigh: the "samples" behind them, "uniform" for equal
             weights, or "auto": samples, and uniform where each rank has a private stream of data.
         max_grad_norm: Clip each rank's gradients to this norm, as `gradient_clip_val` of the
@@ -105,6 +107,7 @@ class ElCheStrategy(GuardedStrategy):
         outer_optimizer: OuterOptimizer | None = None,
         compression: Literal["none", "bf16"] = "none",
         optimizer_state: Literal["average", "keep"] = "average",
+        optimizer_state_every: int = 1,
         weighting: Literal["auto", "samples", "uniform"] = "auto",
         max_grad_norm: float | None = None,
         lr_scale_ratio: float = 0.0,
@@ -125,6 +128,7 @@ class ElCheStrategy(GuardedStrategy):
             outer_optimizer=outer_optimizer,
             compression=compression,
             optimizer_state=optimizer_state,
+            optimizer_state_every=optimizer_state_every,
             weighting=weighting,
             timeout_s=timeout_s,
         )
