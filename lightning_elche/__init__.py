@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_elche.control.epoch_metrics import EpochMetrics
     from lightning_elche.control.events import AveragingEvent
     from lightning_elche.control.guard import GuardConfig
+    from lightning_elche.control.outer import OuterOptimizer
     from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
     from lightning_elche.loops.fabric_loop import ElCheLoop
     from lightning_elche.loops.run import RunConfig
@@ -34,6 +35,7 @@ __all__ = [
     "EpochMetrics",
     "GuardConfig",
     "MisalignedCollective",
+    "OuterOptimizer",
     "PeerLost",
     "RankFailed",
     "RankMismatch",
@@ -51,6 +53,7 @@ _MODULES = {
     "EpochMetrics": "control.epoch_metrics",
     "GuardConfig": "control.guard",
     "MisalignedCollective": "exceptions",
+    "OuterOptimizer": "control.outer",
     "PeerLost": "exceptions",
     "RankFailed": "exceptions",
     "RankMismatch": "exceptions",

@@ -27,7 +27,9 @@ class AveragingEvent:
         action: What the convergence guard decided.
         wait_ms: Time this rank waited for its peers (own).
         transfer_ms: Time this rank spent exchanging parameters (own).
-        exchanged_bytes: Size of the averaged buffers, 0 if nobody had anything to contribute.
+        exchanged_bytes: Size of what was averaged, as it travelled; 0 if nobody had anything to
+            contribute.
+        saved_bytes: By how much compression made it smaller.
         is_aligned: Whether all ranks are at this event now, with equal parameters. With
             `backend="cpu"` most events are over before a rank takes notice, and it trains on.
     """
@@ -42,6 +44,7 @@ class AveragingEvent:
     wait_ms: float
     transfer_ms: float
     exchanged_bytes: int
+    saved_bytes: int = 0
     is_aligned: bool = True
 
     @property

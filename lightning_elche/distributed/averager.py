@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.collectives import Collectives
+from lightning_elche.distributed.flat_exchange import FlatExchange
 from lightning_elche.exceptions import RankMismatch
 from lightning_elche.ops.flat import as_real, group_by_wire_type
 
-__all__ = ["Averager", "Exchange"]
+__all__ = ["Averager", "AveragerState", "Exchange"]
+
+KEPT = ("last", "momentum", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +26,21 @@ class Exchange:
     """What one exchange did on this rank.
 
     Attributes:
-        exchanged_bytes: Size of the averaged buffers.
+        exchanged_bytes: Size of the averaged buffers, as they travel.
         relative_delta: `||pre - post|| / ||post||` over this rank's parameters, infinite where that
             is no number, and NaN for a rank that did not contribute.
+        saved_bytes: By how much compression made them smaller.
     """
 
     exchanged_bytes: int
     relative_delta: float
+    saved_bytes: int = 0
+
+
+class AveragerState(TypedDict):
+    """What `Averager.state_dict` returns, by position of the parameter in the model."""
+
+    momentum: dict[int, Tensor]
 
 
 class Averager:
@@ -35,7 +48,8 @@ class Averager:
 
     Parameters are weighted, floating-point buffers get equal weight from every rank that
     contributes, integers take the maximum over these ranks. Half-precision tensors are accumulated
-    in float32. The flat buffers take twice the size of the parameters.
+    in float32. The flat buffers take twice the size of the parameters, and once more each for an
+    outer optimizer or compression, for momentum, and for what compression has to make up for.
 
     Cost per event: O(parameters) memory traffic, no Python per parameter.
 
@@ -43,6 +57,9 @@ class Averager:
         parameters: Every parameter of the model, in the same order on every rank.
         buffers: Every buffer of the model.
         collectives: How to reach the other ranks.
+        outer_optimizer: What to make of the average; `None` to take it as it is.
+        compression: "bf16" to exchange float32 and half types as bfloat16 differences to the last
+            result, with error feedback.
     """
 
     def __init__(
@@ -50,16 +67,38 @@ class Averager:
         parameters: Iterable[Tensor],
         buffers: Iterable[Tensor],
         collectives: Collectives,
+        *,
+        outer_optimizer: OuterOptimizer | None = None,
+        compression: Literal["none", "bf16"] = "none",
     ) -> None:
         self._collectives = collectives
+        self._outer_optimizer = outer_optimizer
+        self._compression = compression
         self._parameters = list(parameters)
         self._buffers = list(buffers)
+        self._is_started = outer_optimizer is None and compression == "none"
         self._select(self._parameters)
 
+    def start(self) -> None:
+        """Let every rank adopt, exactly, what rank 0 holds.
+
+        This is what the outer optimizer starts from, and what the first differences are taken to.
+        Every rank calls this at the same point.
+        """
+        self._is_started = True
+        self.load()
+        is_first = self._collectives.rank == 0
+        for part in self._parts:
+            part.start(contributes=is_first)
+        self._take_maxima(contributes=is_first)
+        self.store()
+
+    @torch.no_grad()
     def select_trainable(self) -> None:
         """Leave frozen parameters out from now on; every rank calls this at the same point.
 
-        They are equal everywhere and would only drift by rounding.
+        They are equal everywhere and would only drift by rounding. What is kept from event to event
+        stays for parameters that do.
 
         Raises:
             RankMismatch: If ranks froze different parameters.
@@ -74,8 +113,13 @@ class Averager:
                 f"Ranks must train the same parameters in an epoch, got {counts} by rank. Freeze "
                 "and unfreeze on all ranks at the same epoch.",
             )
-        if [id(param) for param in trainable] != self._selected:
+        if {id(param) for param in trainable} != self._selected:
+            kept = {name: self._kept(name) for name in KEPT}
             self._select(trainable)
+            for part in self._parts:
+                part.restart()
+            for name, tensors in kept.items():
+                _copy(tensors, to=self._kept(name))
 
     def average(self, weights: Sequence[float]) -> Exchange:
         """Replace parameters and buffers by their averages over all ranks.
@@ -93,9 +137,18 @@ class Averager:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take a snapshot of parameters and buffers; the first step of `average`."""
-        for flat in self._flats:
-            flat.load()
+        """Take a snapshot of parameters and buffers; the first step of `average`.
+
+        Raises:
+            RuntimeError: If `start` was not called, but is needed.
+        """
+        if not self._is_started:
+            raise RuntimeError(
+                "`start` must be called before the first average with an outer optimizer or "
+                "compression: they count from what all ranks hold."
+            )
+        for part in self._parts:
+            part.flat.load()
         # Integers travel wide, since no backend reduces bool.
         self._own_integers = [tensor.to(torch.int64, copy=True) for tensor in self._integers]
 
@@ -108,32 +161,27 @@ class Averager:
         Args:
             weights: As of `average`.
         """
-        collectives = self._collectives
-        weight = weights[collectives.rank]
+        weight = weights[self._collectives.rank]
         contributes = weight > 0.0
         scale = weight / sum(weights)
         plain_scale = 1.0 / sum(other > 0.0 for other in weights) if contributes else 0.0
         squares = torch.zeros(2, dtype=torch.float64)
         # Order on every rank: one sum per floating type, then one maximum per integer tensor.
-        for flat in self._flats:
-            flat.scale(scale, plain_scale)
-            collectives.sum_(flat.average)
-            squares += flat.squared_norms()
-        self._maxima = [own.clone() for own in self._own_integers]
-        for maximum in self._maxima:
-            if not contributes:
-                maximum.fill_(torch.iinfo(torch.int64).min)
-            collectives.max_(maximum)
+        for part in self._parts:
+            squares += part.exchange(scale, plain_scale)
+        self._take_maxima(contributes=contributes)
+        wire_bytes = sum(part.wire_bytes for part in self._parts)
         return Exchange(
-            exchanged_bytes=sum(flat.average.nbytes for flat in self._flats),
+            exchanged_bytes=wire_bytes,
+            saved_bytes=sum(part.flat.average.nbytes for part in self._parts) - wire_bytes,
             relative_delta=_relative(squares) if contributes else math.nan,
         )
 
     @torch.no_grad()
     def store(self) -> None:
         """Write the averages to parameters and buffers; the third step."""
-        for flat in self._flats:
-            flat.store()
+        for part in self._parts:
+            part.flat.store()
         for tensor, maximum in zip(self._integers, self._maxima, strict=True):
             tensor.copy_(maximum)
 
@@ -143,21 +191,85 @@ class Averager:
 
         It takes the place of `store`, so that no step is lost.
         """
-        for flat in self._flats:
-            flat.add_difference()
+        for part in self._parts:
+            part.flat.add_difference()
         integers = zip(self._integers, self._maxima, self._own_integers, strict=True)
         for tensor, maximum, own in integers:
             tensor.copy_(tensor.to(torch.int64) + maximum - own)
 
+    def state_dict(self) -> AveragerState:
+        """Return what a checkpoint must hold beside the parameters, equal on every rank.
+
+        Not in it are what the outer optimizer and the differences start from, since that is the
+        averaged parameters, which a checkpoint taken at an averaging event holds anyway; and what
+        compression still has to make up for, which differs by rank.
+        """
+        momentum = self._kept("momentum")
+        return {"momentum": {key: part.to("cpu", copy=True) for key, part in momentum.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: AveragerState) -> None:
+        """Continue from `state` and the present parameters, which must be equal on every rank.
+
+        Momentum of parameters that are frozen now is left out; without a saved one it starts at 0.
+        The error of compression starts at 0: at most one rounding of one difference is lost.
+
+        Raises:
+            ValueError: If it is the state of another model.
+        """
+        for part in self._parts:
+            part.restart()
+        momentum = self._kept("momentum")
+        saved = {key: part for key, part in state["momentum"].items() if key in momentum}
+        if any(momentum[key].shape != part.shape for key, part in saved.items()):
+            raise ValueError(
+                "The state of `outer_optimizer` must be of the same model, got other shapes. Use a "
+                "new strategy for another model."
+            )
+        _copy(saved, to=momentum)
+
+    def _take_maxima(self, *, contributes: bool) -> None:
+        self._maxima = [own.clone() for own in self._own_integers]
+        for maximum in self._maxima:
+            if not contributes:
+                maximum.fill_(torch.iinfo(torch.int64).min)
+            self._collectives.max_(maximum)
+
     def _select(self, parameters: Sequence[Tensor]) -> None:
-        self._selected = [id(param) for param in parameters]
-        params = [as_real(param) for param in parameters]
-        buffers = [as_real(buffer) for buffer in self._buffers]
+        self._selected = {id(param) for param in parameters}
+        num_params = len(self._parameters)
+        tensors = {
+            position: as_real(tensor)
+            for position, tensor in enumerate((*self._parameters, *self._buffers))
+            if position >= num_params or id(tensor) in self._selected
+        }
+        self._positions = {id(tensor): position for position, tensor in tensors.items()}
+        params = [tensor for position, tensor in tensors.items() if position < num_params]
+        buffers = [tensor for position, tensor in tensors.items() if position >= num_params]
         self._integers = [t for t in (*params, *buffers) if not t.is_floating_point()]
-        self._flats = group_by_wire_type(
+        flats = group_by_wire_type(
             [param for param in params if param.is_floating_point()],
             [buffer for buffer in buffers if buffer.is_floating_point()],
         )
+        self._parts = [
+            FlatExchange(
+                flat,
+                self._collectives,
+                outer_optimizer=self._outer_optimizer,
+                compression=self._compression,
+            )
+            for flat in flats
+        ]
+
+    def _kept(self, name: str) -> dict[int, Tensor]:
+        """Return views of what is kept as `name`, by position of the tensor in the model."""
+        pairs = (pair for part in self._parts for pair in part.kept(name))
+        return {self._positions[id(tensor)]: kept for tensor, kept in pairs}
+
+
+def _copy(tensors: dict[int, Tensor], *, to: dict[int, Tensor]) -> None:
+    for position in tensors.keys() & to.keys():
+        to[position].copy_(tensors[position])
 
 
 def _relative(squares: Tensor) -> float:

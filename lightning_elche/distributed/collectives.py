@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -34,6 +35,14 @@ class Collectives(Protocol):
 
     def max_(self, tensor: torch.Tensor) -> None:
         """Replace `tensor` by its maximum over all ranks."""
+        ...
+
+    def swap_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Send the r-th of `world_size` equal parts to rank r, and return what came in, by rank."""
+        ...
+
+    def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensors of all ranks one after the other."""
         ...
 
 
@@ -71,10 +80,8 @@ class GroupCollectives:
         """
         own = torch.tensor(numbers, dtype=torch.float64)
         parts = [torch.empty_like(own) for _ in range(self.world_size)]
-        try:
+        with self._explaining("at an averaging event"):
             self._wait(dist.all_gather(parts, own, group=self._numbers, async_op=True))
-        except RuntimeError as err:
-            raise self._explained(err, "at an averaging event") from err
         return [part.tolist() for part in parts]
 
     def sum_(self, tensor: torch.Tensor) -> None:
@@ -85,11 +92,31 @@ class GroupCollectives:
         """Replace `tensor` by its maximum over all ranks."""
         self._reduce(tensor, dist.ReduceOp.MAX)
 
+    def swap_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Send the r-th of `world_size` equal parts to rank r, and return what came in, by rank."""
+        parts = torch.empty_like(tensor)
+        with self._explaining("while parameters were exchanged"):
+            dist.all_to_all_single(parts, tensor, group=self._payload)
+        return parts.view(self.world_size, -1)
+
+    def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensors of all ranks one after the other."""
+        joined = tensor.new_empty(self.world_size * tensor.numel())
+        parts = list(joined.chunk(self.world_size))
+        with self._explaining("while parameters were exchanged"):
+            dist.all_gather(parts, tensor, group=self._payload)
+        return joined
+
     def _reduce(self, tensor: torch.Tensor, op: dist.ReduceOp.RedOpType) -> None:
-        try:
+        with self._explaining("while parameters were exchanged"):
             dist.all_reduce(tensor, op=op, group=self._payload)
+
+    @contextlib.contextmanager
+    def _explaining(self, when: str) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as err:
-            raise self._explained(err, "while parameters were exchanged") from err
+            raise self._explained(err, when) from err
 
     def _explained(self, err: RuntimeError, when: str) -> RuntimeError:
         """Return the error that tells most: the peer's own, ours, or what the backend said."""

@@ -23,16 +23,24 @@ class OptimizerAverager:
     Args:
         optimizers: Returns the optimizers, equal on every rank but for their states.
         collectives: How to reach the other ranks.
+        every: Average at every n-th event.
     """
 
     def __init__(
         self,
         optimizers: Callable[[], Sequence[torch.optim.Optimizer]],
         collectives: Collectives,
+        *,
+        every: int = 1,
     ) -> None:
         self._optimizers = optimizers
         self._collectives = collectives
+        self._every = every
         self._seen: list[tuple[int, int]] | None = None
+
+    def is_due(self, index: int) -> bool:
+        """Return whether states are averaged at event `index`, which counts from 0 on all ranks."""
+        return (index + 1) % self._every == 0
 
     def layout(self) -> int:
         """Return a number that is equal on ranks whose states can be averaged.

@@ -13,10 +13,11 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
-from lightning_elche.distributed.averager import Averager, Exchange
+from lightning_elche.distributed.averager import Averager, AveragerState, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
+from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
 from lightning_elche.exceptions import RankMismatch
@@ -37,10 +38,11 @@ class RoundsParts(TypedDict):
 
 
 class RoundsState(TypedDict):
-    """What `Rounds.state_dict` returns; JSON-serialisable."""
+    """What `Rounds.state_dict` returns; JSON-serialisable but for the tensors of `averager`."""
 
     global_step: int
     controller: ControllerState
+    averager: AveragerState
 
 
 class Rounds:
@@ -76,7 +78,7 @@ class Rounds:
         self._collectives = collectives
         self._store = store
         self._averager = averager
-        self._optimizer_averager = optimizer_averager
+        self._replica = ReplicaExchange(averager, optimizer_averager)
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
@@ -191,9 +193,9 @@ class Rounds:
         # Order on every rank: reports, parameters, optimizer states.
         reports = self._gather(own)
         gathered = time.perf_counter()
-        self._load()
-        self._exchange = self._exchange_loaded(reports)
-        self._store_exchanged(adds_difference=False)
+        self._replica.load(self._plan.index)
+        self._exchange = self._replica.exchange(reports)
+        self._replica.store(adds_difference=False)
         transferred = time.perf_counter()
         wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
         self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
@@ -232,13 +234,18 @@ class Rounds:
         }
 
     def state_dict(self) -> RoundsState:
-        """Return the agreed state, equal on every rank; JSON-serialisable."""
-        return RoundsState(global_step=self.global_step, controller=self.controller.state_dict())
+        """Return the agreed state, equal on every rank."""
+        return RoundsState(
+            global_step=self.global_step,
+            controller=self.controller.state_dict(),
+            averager=self._averager.state_dict(),
+        )
 
     def load_state_dict(self, state: RoundsState) -> None:
         """Continue from `state`."""
         self.global_step = state["global_step"]
         self.controller.load_state_dict(state["controller"])
+        self._averager.load_state_dict(state["averager"])
         self._start_window()
         self.window.reset()
 
@@ -251,7 +258,7 @@ class Rounds:
             relative_delta=self._exchange.relative_delta,
             readiness=self._readiness,
             agreed_after_ms=self._agreed_after_ms,
-            optimizer_layout=self._optimizer_averager.layout() if self._optimizer_averager else 0,
+            optimizer_layout=self._replica.optimizer_layout(),
             is_drained=is_drained,
             should_stop=should_stop,
             has_signal=has_signal,
@@ -261,34 +268,6 @@ class Rounds:
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
         _check_epochs(reports)
         return reports
-
-    def _load(self) -> None:
-        self._averager.load()
-        if self._optimizer_averager is not None:
-            self._optimizer_averager.load()
-
-    def _exchange_loaded(self, reports: list[Report]) -> Exchange:
-        """Exchange what was loaded; the model is left alone, so that it may train meanwhile."""
-        weights = [report.weight for report in reports]
-        # States of different layouts (a rank has not stepped some parameter yet) stay local.
-        is_alike = len({report.optimizer_layout for report in reports}) == 1
-        self._has_average = any(weights)
-        self._has_optimizer_average = self._has_average and is_alike
-        if not self._has_average:
-            return Exchange(exchanged_bytes=0, relative_delta=math.nan)
-        exchange = self._averager.exchange(weights)
-        if self._optimizer_averager is not None and self._has_optimizer_average:
-            more_bytes = self._optimizer_averager.exchange(weights)
-            exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
-        return exchange
-
-    def _store_exchanged(self, *, adds_difference: bool) -> None:
-        if self._has_average and adds_difference:
-            self._averager.add_difference()
-        elif self._has_average:
-            self._averager.store()
-        if self._optimizer_averager is not None and self._has_optimizer_average:
-            self._optimizer_averager.store()
 
     def _patience_s(self, window: Window) -> float:
         return patience_ms(self._plan, self.rank, window) / 1000.0
@@ -326,6 +305,7 @@ class Rounds:
             wait_ms=wait_ms,
             transfer_ms=transfer_ms,
             exchanged_bytes=self._exchange.exchanged_bytes,
+            saved_bytes=self._exchange.saved_bytes,
             is_aligned=is_aligned,
         )
 

@@ -101,7 +101,7 @@ class SnapshotRounds(Rounds):
     def _take_snapshot(self, own: Report) -> None:
         began = time.perf_counter()
         self._own = own
-        self._load()
+        self._replica.load(self._plan.index)
         self._snapshot_ms = 1000.0 * (time.perf_counter() - began)
         self._ballot.join(self._plan.index)
         self._phase = _Phase.COLLECTING
@@ -124,7 +124,7 @@ class SnapshotRounds(Rounds):
         try:
             # Order on every rank: reports, parameters, optimizer states.
             self._reports = self._gather(self._own)
-            self._pending = self._exchange_loaded(self._reports)
+            self._pending = self._replica.exchange(self._reports)
         except BaseException as err:  # raised by the training thread
             self._error = err
 
@@ -136,7 +136,7 @@ class SnapshotRounds(Rounds):
         began = time.perf_counter()
         self._exchange = self._pending
         # A rank that did not step takes the average as it is, to the last bit.
-        self._store_exchanged(adds_difference=self.window.batches > self._own.batches)
+        self._replica.store(adds_difference=self.window.batches > self._own.batches)
         self._num_dropped += self._ballot.close(self.rank)
         applied_ms = 1000.0 * (time.perf_counter() - began)
         self._cost_ms = (1000.0 * self.window.waited_s, self._snapshot_ms + applied_ms)

@@ -17,7 +17,8 @@ from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
-from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.guard import GuardAction, GuardConfig
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.control.schedule import Policy
 from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
@@ -54,7 +55,10 @@ class RunConfig:
         guard: When divergence between replicas limits the cadence.
         policy: What ends a window: "cadence", "async", or "sync".
         backend: How they are exchanged: "device" stops all ranks for it, "cpu" does not.
+        outer_optimizer: What to make of the average of the parameters; `None` to take it as it is.
+        compression: Exchange parameters as they are, "none", or as "bf16" differences.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
+        optimizer_state_every: Average them at every n-th averaging event.
         weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
         snapshot_timeout_s: With `backend="cpu"`, how long ranks wait for the snapshot of another
             one before they drop the attempt and repeat it, in seconds.
@@ -66,7 +70,10 @@ class RunConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     policy: Policy = "cadence"
     backend: Literal["device", "cpu"] = "device"
+    outer_optimizer: OuterOptimizer | None = None
+    compression: Literal["none", "bf16"] = "none"
     optimizer_state: Literal["average", "keep"] = "average"
+    optimizer_state_every: int = 1
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     snapshot_timeout_s: float = 5.0
     timeout_s: float = 1800.0
@@ -75,7 +82,17 @@ class RunConfig:
         """Validate."""
         check_choice("policy", self.policy, ("sync", "cadence", "async"))
         check_choice("backend", self.backend, ("device", "cpu"))
+        check_choice("compression", self.compression, ("none", "bf16"))
         check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
+        if self.optimizer_state_every < 1:
+            raise ValueError(
+                f"`optimizer_state_every` must be >= 1, got {self.optimizer_state_every}."
+            )
+        if self.optimizer_state == "keep" and self.optimizer_state_every > 1:
+            raise ValueError(
+                '`optimizer_state_every` must be left out with `optimizer_state="keep"`, which '
+                f"averages no states, got {self.optimizer_state_every}."
+            )
         check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
         check_positive("snapshot_timeout_s", self.snapshot_timeout_s)
         check_positive("timeout_s", self.timeout_s)
@@ -116,6 +133,7 @@ class Run:
         self._controller = controller
         self._rounds: Rounds | None = None
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
+        self._has_warned = False
         self.has_pool = False
         self.stream_batch_size = 1
         self.dealer = Dealer(
@@ -155,25 +173,33 @@ class Run:
             RankMismatch: If ranks hold different models.
         """
         check_replicas(module, self._collectives)
-        averager = Averager(module.parameters(), module.buffers(), self._collectives)
-        averager.average([1.0] + [0.0] * (self._collectives.world_size - 1))  # all adopt rank 0's
         config = self._config
-        keeps = config.optimizer_state == "keep"
-        is_background = config.backend == "cpu" and config.policy != "sync"
+        averager = Averager(
+            module.parameters(),
+            module.buffers(),
+            self._collectives,
+            outer_optimizer=config.outer_optimizer,
+            compression=config.compression,
+        )
+        averager.start()
+        states = None
+        if config.optimizer_state == "average":
+            every = config.optimizer_state_every
+            states = OptimizerAverager(optimizers, self._collectives, every=every)
         parts = RoundsParts(
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
             averager=averager,
-            optimizer_averager=None if keeps else OptimizerAverager(optimizers, self._collectives),
+            optimizer_averager=states,
             timer=timer_for(device),
             timeout_s=config.timeout_s,
         )
-        self._rounds = (
-            SnapshotRounds(snapshot_timeout_s=config.snapshot_timeout_s, **parts)
-            if is_background
-            else Rounds(**parts)
-        )
+        if config.backend == "cpu" and config.policy != "sync":
+            timeout_s = config.snapshot_timeout_s
+            self._rounds = SnapshotRounds(snapshot_timeout_s=timeout_s, **parts)
+        else:
+            self._rounds = Rounds(**parts)
 
     def begin_step(self) -> None:
         """Mark the begin of a training step: ranks are no longer aligned."""
@@ -214,9 +240,21 @@ class Run:
         if event.is_aligned:
             self._alignment.phase = Phase.ALIGNED
         self.explanations.append(explain(event))
+        if event.action is not GuardAction.STABLE:
+            self._warn_of_momentum()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s | %s", self.explanations[-1], json.dumps(self.rounds.describe()))
         return event
+
+    def _warn_of_momentum(self) -> None:
+        outer = self._config.outer_optimizer
+        if outer is None or not outer.momentum or self._has_warned:
+            return
+        self._has_warned = True
+        rank_zero_warn(
+            "Replicas drift apart while `outer_optimizer` has momentum, which moves them further "
+            f"than they went: got {outer}. If the loss grows, set `momentum=0.0` or lower `lr`."
+        )
 
     def tell_failure(self, exception: BaseException) -> None:
         """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
@@ -234,7 +272,7 @@ class Run:
             rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
 
     def state_dict(self) -> RoundsState:
-        """Return the agreed state, equal on every rank; JSON-serialisable."""
+        """Return the agreed state, equal on every rank."""
         return self.rounds.state_dict()
 
 

@@ -22,6 +22,7 @@ class FlatAverage:
     """
 
     def __init__(self, tensors: Sequence[Tensor], plain: Sequence[Tensor] = ()) -> None:
+        self._weighted_tensors = list(tensors)
         self._tensors = [*tensors, *plain]
         self._num_weighted = sum(tensor.numel() for tensor in tensors)
         size = self._num_weighted + sum(tensor.numel() for tensor in plain)
@@ -35,12 +36,21 @@ class FlatAverage:
         """Copy the tensors in: from now on `own` is a snapshot of them."""
         torch._foreach_copy_(self._own_views, self._tensors)
 
-    def scale(self, scale: float, plain_scale: float = 0.0) -> None:
-        """Make `average` this rank's summand; a scale of 0 zeroes, so that NaN cannot spread."""
+    def scale(
+        self, scale: float, plain_scale: float = 0.0, *, origin: Tensor | None = None
+    ) -> None:
+        """Make `average` this rank's summand; a scale of 0 zeroes, so that NaN cannot spread.
+
+        Args:
+            scale: What to multiply the weighted tensors by.
+            plain_scale: What to multiply the others by.
+            origin: What to subtract first, if anything; of the same layout.
+        """
+        source = self.own if origin is None else torch.sub(self.own, origin, out=self.average)
         cut = self._num_weighted
         for part, factor in ((slice(cut), scale), (slice(cut, None), plain_scale)):
             if factor:
-                torch.mul(self.own[part], factor, out=self.average[part])
+                torch.mul(source[part], factor, out=self.average[part])
             else:
                 self.average[part].zero_()
 
@@ -56,9 +66,18 @@ class FlatAverage:
         torch.sub(self.average, self.own, out=self.own)
         torch._foreach_add_(self._tensors, self._own_views)
 
+    def weighted(self, flat: Tensor) -> Tensor:
+        """Return the part of a buffer of this layout that belongs to the weighted tensors."""
+        return flat[: self._num_weighted]
+
+    def by_tensor(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each tensor with its part of a buffer of this layout, or of its weighted part."""
+        tensors = self._tensors if len(flat) == len(self.own) else self._weighted_tensors
+        return list(zip(tensors, _views(flat, tensors), strict=True))
+
     def squared_norms(self) -> Tensor:
         """Return the squared norms of (pre - post, post) of the weighted tensors, on the CPU."""
-        own, average = self.own[: self._num_weighted], self.average[: self._num_weighted]
+        own, average = self.weighted(self.own), self.weighted(self.average)
         norms = torch.stack([torch.dist(own, average), torch.linalg.vector_norm(average)])
         return norms.double().square().cpu()
 

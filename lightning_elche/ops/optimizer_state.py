@@ -18,8 +18,8 @@ class OptimizerTensors:
     """What the states of optimizers hold.
 
     Attributes:
-        moments: Floating-point tensors of more than one element.
-        counters: Tensors of one element, such as Adam's `step`.
+        moments: Floating-point tensors that belong to the elements of a parameter.
+        counters: Scalars beside them, such as Adam's `step`.
         digest: A number that is equal where the layout is.
     """
 
@@ -41,7 +41,7 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> OptimizerT
                 if not isinstance(value, Tensor):
                     continue
                 layout.append(f"{index} {name} {tuple(value.shape)} {value.dtype}")
-                if value.numel() == 1:
+                if name == "step" or (value.dim() == 0 and param.dim() > 0):
                     counters.append(value)
                 elif value.is_floating_point():
                     moments.append(value)

@@ -16,6 +16,7 @@ from typing_extensions import override
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.chunks import ChunkConfig, pool_size
 from lightning_elche.control.guard import GuardConfig
+from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.control.schedule import Policy
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
@@ -42,6 +43,8 @@ START_METHODS = {
     "elche_notebook": "fork",
 }
 
+NOT_FOR_SYNC = ("outer_optimizer", "compression", "optimizer_state_every")
+
 
 class ElCheStrategy(GuardedStrategy):
     """Trains one model on devices of unequal speed, at nearly the sum of their speeds.
@@ -60,8 +63,14 @@ class ElCheStrategy(GuardedStrategy):
         cadence: How often ranks meet.
         chunks: How the batches of an epoch are dealt.
         guard: When divergence between replicas limits the cadence.
+        outer_optimizer: What to make of the average of the parameters, as in DiLoCo; `None` to take
+            it as it is.
+        compression: "bf16" to exchange parameters as bfloat16 differences to the last average, at
+            half the traffic; what rounding loses is added to the next difference. Or "none".
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
             local, which exchanges a half to two thirds less with momentum or Adam.
+        optimizer_state_every: Average the states of optimizers at every n-th averaging event only,
+            which exchanges less, as in DES-LOC, arXiv 2505.22549.
         weighting: What a rank's parameters weigh: the "samples" behind them, "uniform" for equal
             weights, or "auto": samples, and uniform where each rank has a private stream of data.
         max_grad_norm: Clip each rank's gradients to this norm, as `gradient_clip_val` of the
@@ -85,6 +94,10 @@ class ElCheStrategy(GuardedStrategy):
         >>> trainer = Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False)
     """
 
+    _run: Run | None = None
+    _restored: RoundsState | None = None
+    _epoch_metrics: EpochMetrics | None = None
+
     def __init__(
         self,
         *,
@@ -93,7 +106,10 @@ class ElCheStrategy(GuardedStrategy):
         cadence: CadenceConfig | None = None,
         chunks: ChunkConfig | None = None,
         guard: GuardConfig | None = None,
+        outer_optimizer: OuterOptimizer | None = None,
+        compression: Literal["none", "bf16"] = "none",
         optimizer_state: Literal["average", "keep"] = "average",
+        optimizer_state_every: int = 1,
         weighting: Literal["auto", "samples", "uniform"] = "auto",
         max_grad_norm: float | None = None,
         lr_scale_ratio: float = 0.0,
@@ -105,7 +121,6 @@ class ElCheStrategy(GuardedStrategy):
         cluster_environment: ClusterEnvironment | None = None,
         checkpoint_io: CheckpointIO | None = None,
     ) -> None:
-        _check_options(max_grad_norm, lr_scale_ratio)
         self._config = RunConfig(
             cadence=cadence or CadenceConfig(),
             chunks=chunks or ChunkConfig(),
@@ -113,10 +128,14 @@ class ElCheStrategy(GuardedStrategy):
             policy=policy,
             backend=backend,
             snapshot_timeout_s=snapshot_timeout_s,
+            outer_optimizer=outer_optimizer,
+            compression=compression,
             optimizer_state=optimizer_state,
+            optimizer_state_every=optimizer_state_every,
             weighting=weighting,
             timeout_s=timeout_s,
         )
+        _check_options(self._config, max_grad_norm, lr_scale_ratio)
         super().__init__(
             cluster_environment=cluster_environment,
             checkpoint_io=checkpoint_io,
@@ -127,9 +146,6 @@ class ElCheStrategy(GuardedStrategy):
         )
         self._max_grad_norm = max_grad_norm
         self._lr_scale_ratio = lr_scale_ratio
-        self._run: Run | None = None
-        self._restored: RoundsState | None = None
-        self._epoch_metrics: EpochMetrics | None = None
 
     @classmethod
     @override
@@ -306,7 +322,15 @@ class ElCheStrategy(GuardedStrategy):
         return output
 
 
-def _check_options(max_grad_norm: float | None, lr_scale_ratio: float) -> None:
+def _check_options(config: RunConfig, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
+    is_ddp = config.policy == "sync" and config.backend == "device"
+    for name in NOT_FOR_SYNC if is_ddp else ():
+        value = getattr(config, name)
+        if value != getattr(RunConfig(), name):
+            raise ValueError(
+                f'`{name}` must be left out with `policy="sync"`, which averages gradients and no '
+                f'parameters, got {value!r}. Remove it, or set `policy="cadence"`.'
+            )
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     if not 0.0 <= lr_scale_ratio <= 1.0:

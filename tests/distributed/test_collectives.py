@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lightning_elche.distributed.collectives import GroupCollectives
 from lightning_elche.distributed.control_store import ControlStore, default_store
 from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.testing import run_ranks
 
 
 class Hanging:
@@ -54,6 +55,28 @@ def test_reductions_work_in_place(collectives: GroupCollectives) -> None:
     assert tensor.tolist() == [3, -1]
 
 
+def swap_and_join() -> tuple[list[list[float]], list[float]]:
+    dist.init_process_group("gloo")
+    collectives = GroupCollectives(timeout_s=30.0, store=ControlStore(default_store(), "run"))
+    rank = collectives.rank
+    swapped = collectives.swap_parts(torch.arange(6.0).bfloat16() + 10.0 * rank)
+    joined = collectives.join_parts(torch.tensor([2.0 * rank, 2.0 * rank + 1.0]).bfloat16())
+    dist.destroy_process_group()
+    return swapped.tolist(), joined.tolist()
+
+
+@pytest.mark.slow
+def test_parts_are_swapped_and_joined_in_rank_order() -> None:
+    """Rank r gets the r-th part of every rank; joined tensors are the same everywhere."""
+    ranks = [rank.value for rank in run_ranks(swap_and_join, world_size=3)]
+    assert [swapped for swapped, _ in ranks] == [
+        [[0.0, 1.0], [10.0, 11.0], [20.0, 21.0]],
+        [[2.0, 3.0], [12.0, 13.0], [22.0, 23.0]],
+        [[4.0, 5.0], [14.0, 15.0], [24.0, 25.0]],
+    ]
+    assert [joined for _, joined in ranks] == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]] * 3
+
+
 def test_peer_that_does_not_arrive_is_lost(
     collectives: GroupCollectives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,13 +96,14 @@ def test_failure_of_a_peer_ends_the_wait(
         collectives.gather([1.0])
 
 
-@pytest.mark.parametrize("call", ["gather", "sum_", "max_"])
+@pytest.mark.parametrize("call", ["gather", "sum_", "max_", "swap_parts", "join_parts"])
 def test_closed_connection_means_a_lost_peer(
     call: str, collectives: GroupCollectives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the backend raises becomes an error that a caller can catch."""
     monkeypatch.setattr(dist, "all_gather", fail)
     monkeypatch.setattr(dist, "all_reduce", fail)
+    monkeypatch.setattr(dist, "all_to_all_single", fail)
     argument: Any = [1.0] if call == "gather" else torch.ones(1)
     with pytest.raises(PeerLost, match="Connection closed by peer"):
         getattr(collectives, call)(argument)

@@ -42,6 +42,16 @@ def test_rank_of_weight_zero_adopts_the_state_of_the_others() -> None:
     assert averaged_states([1.0, 0.0]) == [(1.0, 2.0)] * 2
 
 
+def test_states_are_due_at_every_nth_event() -> None:
+    """Counted from the first event on; the n-th is the first at which they are averaged."""
+    collectives = FakeGroup(1).of(0)
+    due = [
+        [OptimizerAverager(list, collectives, every=every).is_due(index) for index in range(4)]
+        for every in (1, 2, 3)
+    ]
+    assert due == [[True] * 4, [False, True, False, True], [False, False, True, False]]
+
+
 def test_layout_is_read_again_after_states_were_loaded() -> None:
     """A checkpoint replaces the tensors; the new ones are averaged."""
     group = FakeGroup(2)

@@ -63,6 +63,15 @@ class FakeCollectives:
         """Replace `tensor` by its maximum over all ranks."""
         tensor.copy_(torch.stack(self._group.swap(self.rank, tensor.clone())).amax(0))
 
+    def swap_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Send the r-th of equal parts to rank r, and return what came in, by rank."""
+        parts = self._group.swap(self.rank, tensor.clone())
+        return torch.stack([part.view(self.world_size, -1)[self.rank] for part in parts])
+
+    def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensors of all ranks one after the other."""
+        return torch.cat(self._group.swap(self.rank, tensor.clone()))
+
 
 def run_ranks(world_size: int, function: Callable[[int], T]) -> list[T]:
     """Call `function(rank)` on one thread per rank and return the values, in rank order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from lightning_elche.ops.learning_rate import scale_learning_rates
@@ -21,6 +22,14 @@ def test_moments_and_counters_of_adam_are_told_apart() -> None:
     tensors = optimizer_tensors([stepped(torch.optim.Adam, (2, 3), (4,))])
     assert [tuple(moment.shape) for moment in tensors.moments] == [(2, 3), (2, 3), (4,), (4,)]
     assert [counter.item() for counter in tensors.counters] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_moments_of_a_single_element_are_no_counters(shape: tuple[int, ...]) -> None:
+    """A bias of one element, or a scalar parameter, has moments like any other."""
+    tensors = optimizer_tensors([stepped(torch.optim.Adam, shape)])
+    assert [tuple(moment.shape) for moment in tensors.moments] == [shape, shape]
+    assert [counter.item() for counter in tensors.counters] == [1.0]
 
 
 def test_optimizer_without_state_has_no_tensors() -> None:

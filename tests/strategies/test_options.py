@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_elche import CadenceConfig, ElCheStrategy
+from lightning_elche import AveragingEvent, CadenceConfig, ElCheStrategy, OuterOptimizer
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, make_trainer
 
@@ -35,6 +35,42 @@ def test_optimizer_states_are_averaged_by_default() -> None:
     )
     assert torch.equal(first[0], second[0])
     assert first[1] == second[1]
+
+
+class Compares(Callback):
+    """Remembers whether the ranks' moments were equal at each event, by its index."""
+
+    def __init__(self) -> None:
+        self.are_equal: dict[int, bool] = {}
+
+    def on_average_end(self, event: AveragingEvent) -> None:
+        (optimizer,) = self.optimizers
+        moments = torch.cat([state["exp_avg"].flatten() for state in optimizer.state.values()])
+        others = [torch.empty_like(moments) for _ in range(2)]
+        torch.distributed.all_gather(others, moments)
+        if event.exchanged_bytes:
+            self.are_equal[event.index] = torch.equal(*others)
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        self.optimizers = trainer.optimizers
+
+
+def states_averaged_every(every: int) -> dict[int, bool]:
+    compares = Compares()
+    strategy = ElCheStrategy(
+        cadence=CadenceConfig(anchor=2, max_anchor=2), optimizer_state_every=every
+    )
+    fit(2, model=WithAdam((1.0, 2.0)), strategy=strategy, callbacks=[compares])
+    return compares.are_equal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 3])
+def test_optimizer_states_are_averaged_at_every_nth_event(every: int) -> None:
+    """Only then are the moments of both ranks equal; also across a short last window."""
+    ranks = [rank.value for rank in run_ranks(states_averaged_every, world_size=2, every=every)]
+    assert len(ranks[0]) > 3
+    assert ranks[0] == ranks[1] == {n: (n + 1) % every == 0 for n in ranks[0]}
 
 
 @pytest.mark.slow
@@ -141,6 +177,21 @@ def test_learning_rate_is_scaled_by_the_number_of_ranks() -> None:
         ({"policy": "ddp"}, '`policy` must be one of "sync", "cadence", "async", got \'ddp\''),
         ({"optimizer_state": "reset"}, "`optimizer_state` must be one of"),
         ({"weighting": "batches"}, "`weighting` must be one of"),
+        (
+            {"policy": "sync", "outer_optimizer": OuterOptimizer()},
+            '`outer_optimizer` must be left out with `policy="sync"`.*got OuterOptimizer',
+        ),
+        (
+            {"policy": "sync", "compression": "bf16"},
+            "`compression` must be left out.*got 'bf16'",
+        ),
+        ({"policy": "sync", "optimizer_state_every": 2}, "`optimizer_state_every` must be left"),
+        ({"optimizer_state_every": 0}, "`optimizer_state_every` must be >= 1, got 0"),
+        (
+            {"optimizer_state": "keep", "optimizer_state_every": 2},
+            '`optimizer_state_every` must be left out with `optimizer_state="keep"`.*got 2',
+        ),
+        ({"compression": "fp8"}, '`compression` must be one of "none", "bf16", got \'fp8\''),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be a positive number, got 0.0"),
         ({"lr_scale_ratio": -1.0}, r"`lr_scale_ratio` must be in \[0, 1\], got -1.0"),
     ],
