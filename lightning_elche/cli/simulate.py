@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+BATCHES_PER_RANK = 1000
 MAX_LANES = 16
-BITS_PER_MEGABYTE = 8.0
+BITS_PER_VALUE = 32.0
+BITS_PER_MS_OF_MBIT = 1000.0
 
 
 def add_to(verbs: Verbs) -> None:
@@ -35,12 +37,31 @@ def add_to(verbs: Verbs) -> None:
     parser.add_argument(
         "--speeds", type=_speeds, default=(1.0, 0.25), help="relative speeds, such as 1,1,0.25"
     )
-    parser.add_argument("--ranks", type=int, help="number of ranks; the speeds are repeated")
+    parser.add_argument("--ranks", type=_ranks, help="number of ranks; the speeds are repeated")
     parser.add_argument("--step-ms", type=_positive, default=20.0, help="step time at speed 1")
-    parser.add_argument("--batches", type=int, default=2000, help="batches in an epoch, all ranks")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=argparse.SUPPRESS,
+        help=f"batches in an epoch, over all ranks (default: {BATCHES_PER_RANK} per rank)",
+    )
     parser.add_argument("--epochs", type=int, default=1, help="number of epochs")
-    parser.add_argument("--model-mb", type=_positive, default=4.0, help="size of the parameters")
-    parser.add_argument("--link-mbit", type=_positive, default=10_000.0, help="slowest link")
+    parser.add_argument(
+        "--parameters", type=_positive, default=1e6, help="number of float32 parameters"
+    )
+    parser.add_argument(
+        "--optimizer-states",
+        type=int,
+        default=2,
+        choices=(0, 1, 2),
+        help="values averaged beside each parameter: 2 for Adam, 1 for momentum, 0 to keep them",
+    )
+    parser.add_argument(
+        "--link", type=_positive, default=10_000.0, metavar="MBIT", help="slowest link, in Mbit/s"
+    )
+    parser.add_argument(
+        "--event-ms", type=_positive, default=2.0, help="cost of an event beside what it sends"
+    )
     parser.add_argument("--anchor", type=int, default=10, help="anchor at the start")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
     parser.add_argument("--png", type=Path, help="also draw the run to this file")
@@ -48,13 +69,15 @@ def add_to(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> str:
-    speeds = list(islice(cycle(options.speeds), options.ranks or len(options.speeds)))
-    transfer_ms = _exchange_ms(options.model_mb, options.link_mbit, len(speeds))
+    ranks = options.ranks or len(options.speeds)
+    speeds = list(islice(cycle(options.speeds), ranks))
+    values = options.parameters * (1 + options.optimizer_states)
+    transfer_ms = options.event_ms + _exchange_ms(values, options.link, len(speeds))
     run = simulate(
         Scenario(
             world_size=len(speeds),
             step_ms=lambda rank, _: options.step_ms / speeds[rank],
-            batches=options.batches,
+            batches=getattr(options, "batches", BATCHES_PER_RANK * ranks),
             epochs=options.epochs,
             transfer_ms=transfer_ms,
             cadence=CadenceConfig(anchor=options.anchor, max_anchor=max(200, options.anchor)),
@@ -64,6 +87,8 @@ def _run(options: argparse.Namespace) -> str:
     if options.png is not None:
         lanes = min(len(speeds), MAX_LANES)
         title = f"simulated: efficiency {run.efficiency:.1%}, {len(run.events)} averaging events"
+        if lanes < len(speeds):
+            title += f"; {lanes} of {len(speeds)} ranks"
         shares = run.epochs[-1].share[:lanes]
         draw_swimlane(
             list(_spans(run, lanes, transfer_ms)), options.png, shares=shares, title=title
@@ -71,9 +96,9 @@ def _run(options: argparse.Namespace) -> str:
     return json.dumps(result) if options.format == "json" else _text(result)
 
 
-def _exchange_ms(model_mb: float, link_mbit: float, ranks: int) -> float:
+def _exchange_ms(values: float, link_mbit: float, ranks: int) -> float:
     """Time of a ring all-reduce: every rank sends 2 (n - 1) / n of the data (Patarasuk, 2009)."""
-    return 1000.0 * 2.0 * (ranks - 1) / ranks * model_mb * BITS_PER_MEGABYTE / link_mbit
+    return 2.0 * (ranks - 1) / ranks * values * BITS_PER_VALUE / (link_mbit * BITS_PER_MS_OF_MBIT)
 
 
 def _result(run: SimulatedRun, speeds: Sequence[float], transfer_ms: float) -> dict[str, Any]:
@@ -125,6 +150,12 @@ def _spans(run: SimulatedRun, lanes: int, transfer_ms: float) -> Iterator[Span]:
 
 def _speeds(text: str) -> tuple[float, ...]:
     return tuple(_positive(part) for part in text.split(","))
+
+
+def _ranks(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 2, got {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> float:

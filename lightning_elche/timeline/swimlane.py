@@ -44,7 +44,11 @@ def draw_swimlane(
     whole.set_xlim(0.0, max(span.start_s + span.duration_s for span in spans) - origin)
     for rank in range(len(shares)):
         whole.annotate(
-            _composition(spans, rank), (1.01, rank), xycoords=("axes fraction", "data"), va="center"
+            _composition(spans, rank),
+            (1.01, rank),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=7,
         )
     whole.set_title(title, loc="left", fontsize=11)
     whole.axvspan(low - origin, high - origin, facecolor="none", edgecolor="black", linewidth=1)
@@ -69,7 +73,7 @@ def _draw(axes: Axes, spans: Sequence[Span], origin: float, shares: Sequence[flo
             ]
             label = kind if rank == 0 else None
             axes.broken_barh(bars, (rank - 0.4, 0.8), facecolors=color, label=label)
-    labels = [f"rank {rank}\n{share:.0%} of samples" for rank, share in enumerate(shares)]
+    labels = [f"rank {rank}\n{100.0 * share:.3g} % of samples" for rank, share in enumerate(shares)]
     axes.set_yticks(range(len(shares)), labels=labels, fontsize=8)
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
