@@ -1,0 +1,210 @@
+"""Two ranks of unequal speed: does ElCheStrategy reach the loss of DDP, and sooner?
+
+All train the GPT of `examples/pretrain_stdlib.py` on the same samples, with the same batch size on
+each rank, the same learning rate and the same schedule over the samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from bench import joint_environment, worker_environment
+from cpu_group import can_limit, cpu_group
+from machine import describe_machine
+from processes import Command, RankFailed, run_together
+from quality_plot import draw_curves
+from quality_report import DDP, Training, Trainings, render, render_events, summarise
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT_S = 600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, _leave)  # so that the group is removed
+    machine = describe_machine()
+    print(headline(options, machine), flush=True)
+    try:
+        with bench_for(options) as bench:
+            seeds = [run_seed(bench, options, seed) for seed in range(options.seeds)]
+    except RankFailed as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    summary = summarise(seeds)
+    print(f"\nMedian (lowest - highest) of {options.seeds}\n{render(summary)}")
+    if options.json:
+        settings = {name: value for name, value in vars(options).items() if name in SETTINGS}
+        result = {"machine": machine, "settings": settings, "summary": summary, "seeds": seeds}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.png:
+        draw_curves(seeds, options.png, title=headline(options, machine).splitlines()[0])
+    return 0
+
+
+SETTINGS = (
+    *("quota", "seeds", "modes", "optimizer_state", "guard"),
+    *("epochs", "batches", "batch_size", "checks", "learning_rate"),
+)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the checked options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    add("--seeds", type=_at_least_one, default=3, help="trainings of every row; medians count")
+    choices = ("alone", "elche")
+    add("--modes", nargs="+", choices=choices, default=list(choices), help="what beside DDP")
+    states = ("average", "keep")
+    add("--optimizer-state", nargs="+", choices=states, default=["average"], help="of elche")
+    add("--guard", nargs="+", choices=("on", "off"), default=["on"], help="of elche")
+    add("--epochs", type=_at_least_one, default=2, help="passes over the text")
+    add("--batches", type=_at_least_one, default=1100, help="of an epoch, over both ranks")
+    add("--batch-size", type=_at_least_one, default=8, help="samples in a batch of each rank")
+    add("--checks", type=_at_least_one, default=5, help="validations in an epoch")
+    add("--learning-rate", type=float, default=8e-3, help="peak of the schedule, for all rows")
+    add("--json", type=Path, help="where to write all results")
+    add("--png", type=Path, help="where to draw the curves")
+    options = parser.parse_args(arguments)
+    if options.batches % (2 * options.checks):
+        parser.error(
+            f"argument --batches: must be a multiple of twice --checks ({2 * options.checks}), so "
+            f"that every epoch ends with a validation, got {options.batches}"
+        )
+    for name in ("json", "png"):
+        file = getattr(options, name)
+        if file and not file.resolve().parent.is_dir():
+            parser.error(f"argument --{name}: must be in an existing folder, got {file}")
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("each of the two ranks needs a core of its own, this process may use one")
+    return options
+
+
+def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
+    """Return what is trained, how, and on what."""
+    how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
+    slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
+    samples = options.epochs * options.batches * options.batch_size
+    return (
+        f"rank 1: {slow}; {samples:,} samples, {options.batch_size} a batch on each rank, "
+        f"learning rate {options.learning_rate:g}\n"
+        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
+        f"torch {machine['torch']}, lightning {machine['lightning']}"
+    )
+
+
+def rows_of(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Return the arguments of the worker for each row, by its name."""
+    rows: dict[str, tuple[str, ...]] = {DDP: ("--mode", "ddp")}
+    if "alone" in options.modes:
+        rows["fast rank alone"] = ("--mode", "alone")
+    if "elche" not in options.modes:
+        return rows
+    for state, guard in product(options.optimizer_state, options.guard):
+        name = "elche" + (", keep" if state == "keep" else "")
+        name += ", guard off" if guard == "off" else ""
+        rows[name] = ("--mode", "elche", "--optimizer-state", state, "--guard", guard)
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where the ranks run.
+
+    Attributes:
+        cores: The core of each rank.
+        slow: Arguments of the worker that make rank 1 slow.
+        folder: For logs and results.
+    """
+
+    cores: tuple[int, int]
+    slow: tuple[str, ...]
+    folder: Path
+
+    def train(self, arguments: Sequence[str]) -> Training:
+        """Run one training and return what rank 0 recorded."""
+        result = self.folder / "result.json"
+        result.unlink(missing_ok=True)
+        worker = [sys.executable, str(HERE / "quality_worker.py"), *arguments]
+        own = worker_environment()
+        if "alone" in arguments:
+            alone = [*worker, "--result", str(result)]
+            commands = [Command(arguments=alone, environment=own, core=self.cores[0])]
+        else:
+            own |= joint_environment(None)
+            commands = [
+                Command(
+                    arguments=[*worker, *more],
+                    environment={**own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    core=self.cores[rank],
+                )
+                for rank, more in enumerate((["--result", str(result)], self.slow))
+            ]
+        run_together(commands, timeout_s=TIMEOUT_S, folder=self.folder)
+        training: Training = json.loads(result.read_text())
+        return training
+
+
+@contextlib.contextmanager
+def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
+    """Make what slows the rank, and remove it in the end."""
+    with contextlib.ExitStack() as stack:
+        slow: tuple[str, ...] = ()
+        if options.quota < 1.0 and can_limit():
+            slow = ("--cgroup-procs", str(stack.enter_context(cpu_group(options.quota))))
+        elif options.quota < 1.0:
+            slow = ("--factor", str(1.0 / options.quota))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-quality-")))
+        first, second, *_ = sorted(os.sched_getaffinity(0))
+        yield Bench(cores=(first, second), slow=slow, folder=folder)
+
+
+def run_seed(bench: Bench, options: argparse.Namespace, seed: int) -> Trainings:
+    """Train every row once, one after the other."""
+    common = ["--seed", str(seed)]
+    for name in ("epochs", "batches", "batch_size", "checks", "learning_rate"):
+        common += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    trainings: dict[str, Training] = {}
+    for row, own in rows_of(options).items():
+        training = trainings[row] = bench.train([*own, *common])
+        last, events = training["points"][-1], training["events"]
+        line = f"  seed {seed}  {row:<23}loss {last['loss']:.4f} after {last['seconds']:.1f} s"
+        print(f"{line}; {render_events(events)}" if events else line, flush=True)
+    return trainings
+
+
+def _quota(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a part between 0.01 and 1, got {text}")
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _leave(signum: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
