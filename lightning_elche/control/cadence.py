@@ -25,8 +25,9 @@ class CadenceConfig:
         max_anchor: Highest anchor that the controller tunes up to.
         overhead_target: Share of a window that exchanging parameters may cost, 0.01 to 0.50.
             Above it the anchor grows, below half of it the anchor shrinks.
-        max_batch_diff: One update moves a rank's step count by at most this many steps. Default: no
-            limit.
+        max_batch_diff: One update moves a rank's step count by at most this many steps. With
+            `backend="cpu"` or `policy="async"` a rank that many steps ahead of the slowest since
+            the last event also waits; 0 is lockstep. Default: no limit.
         speed_hint: Relative step times known beforehand, for example `{1: 2.3}`: rank 1 is 2.3x
             slower. Ranks not named count as 1. Measured speeds replace it at the first event.
     """

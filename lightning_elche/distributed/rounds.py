@@ -18,6 +18,7 @@ from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
+from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
 from lightning_elche.exceptions import RankMismatch
@@ -35,6 +36,7 @@ class RoundsParts(TypedDict):
     optimizer_averager: OptimizerAverager | None
     timer: StepTimer
     timeout_s: float
+    max_batch_diff: int | None
 
 
 class RoundsState(TypedDict):
@@ -60,6 +62,7 @@ class Rounds:
         optimizer_averager: How to exchange optimizer states; `None` to keep them local.
         timer: How to time steps.
         timeout_s: Longest wait for a peer in seconds.
+        max_batch_diff: Steps that a rank may be ahead of the slowest; `None` for no limit.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Rounds:
         optimizer_averager: OptimizerAverager | None = None,
         timer: StepTimer,
         timeout_s: float,
+        max_batch_diff: int | None = None,
     ) -> None:
         self.controller = controller
         self.global_step = 0
@@ -85,9 +89,13 @@ class Rounds:
         self._cost_ms = (0.0, 0.0)
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
-        self._agreement = Agreement(
-            store, rank=collectives.rank, world_size=collectives.world_size, timeout_s=timeout_s
-        )
+        rank, world_size = collectives.rank, collectives.world_size
+        self._agreement = Agreement(store, rank=rank, world_size=world_size, timeout_s=timeout_s)
+        self._throttle = None
+        if max_batch_diff is not None:
+            self._throttle = Throttle(
+                store, rank=rank, world_size=world_size, max_batch_diff=max_batch_diff
+            )
         self._start_window()
         self.window.reset()
 
@@ -153,6 +161,17 @@ class Rounds:
         if not self.is_due(is_drained=True):
             self._wait(math.inf)
         return self.average(is_drained=True, should_stop=should_stop, has_signal=has_signal)
+
+    def is_too_far_ahead(self, *, is_drained: bool) -> bool:
+        """Return whether this rank should wait for slower ones, meeting them if they agree to.
+
+        Raises:
+            PeerLost: If the store does not answer.
+        """
+        throttle = self._throttle
+        return throttle is not None and throttle.is_ahead(
+            self.window.batches, is_drained=is_drained
+        )
 
     def is_due(self, *, is_drained: bool = False) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
@@ -276,6 +295,8 @@ class Rounds:
         self._plan = self.controller.plan
         # Every rank has read the last agreement before its report was gathered.
         self._agreement.start(self._plan.index)
+        if self._throttle is not None:
+            self._throttle.start(self._plan.index)
         self._readiness = Readiness.NOT_READY
         self._agreed_after_ms = 0.0
         self._window_began: float = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ __all__ = ["Run", "RunConfig", "check_choice", "check_positive"]
 log = logging.getLogger(__name__)
 
 NUM_EXPLANATIONS = 100
+THROTTLE_POLL_S = 0.001
+THROTTLED = (
+    "A rank stayed more than `max_batch_diff`={0.max_batch_diff} steps behind for `timeout_s`="
+    "{0.timeout_s:g}. It has ended or hangs."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,12 @@ class RunConfig:
     weighting: Literal["auto", "samples", "uniform"] = "auto"
     snapshot_timeout_s: float = 5.0
     timeout_s: float = 1800.0
+
+    @property
+    def max_batch_diff(self) -> int | None:
+        """How far a rank may be ahead; with "device" and "cadence" the events see to that."""
+        is_bound = self.policy == "cadence" and self.backend == "device"
+        return None if is_bound or self.policy == "sync" else self.cadence.max_batch_diff
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -194,6 +206,7 @@ class Run:
             optimizer_averager=states,
             timer=timer_for(device),
             timeout_s=config.timeout_s,
+            max_batch_diff=config.max_batch_diff,
         )
         if config.backend == "cpu" and config.policy != "sync":
             timeout_s = config.snapshot_timeout_s
@@ -216,15 +229,25 @@ class Run:
         window.end_step(samples=samples, is_optimizer_step=is_optimizer_step)
 
     def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
-        """Average with all ranks if all agree to."""
-        event = self.rounds.meet_if_due(
-            is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
-        )
-        return None if event is None else self._noted(event)
+        """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""
+        deadline = time.monotonic() + self._config.timeout_s
+        while True:
+            event = self.rounds.meet_if_due(
+                is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
+            )
+            if event is not None:
+                return self._noted(event)
+            if not self.rounds.is_too_far_ahead(is_drained=is_drained):
+                return None
+            if time.monotonic() > deadline:
+                raise PeerLost((), THROTTLED.format(self._config))
+            time.sleep(THROTTLE_POLL_S)
+            self.rounds.window.waited_s += THROTTLE_POLL_S
 
     def wait_for_event(self, *, should_stop: bool) -> AveragingEvent:
         """Wait, without data, for the next averaging event."""
         has_signal = self.signal.is_set()
+        self.rounds.is_too_far_ahead(is_drained=True)  # nobody waits for this rank's steps
         return self._noted(
             self.rounds.wait_for_event(should_stop=should_stop, has_signal=has_signal)
         )

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_elche import ElCheStrategy
+from lightning_elche import CadenceConfig, ElCheStrategy
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, weights
 
@@ -189,3 +189,35 @@ def test_late_snapshot_drops_the_attempt_for_all_and_is_repeated(policy: str) ->
     assert first["a"] == second["a"]
     assert first["a"].count(False) >= 2  # in the background
     assert all(torch.equal(first["weights"][n], second["weights"][n]) for n in first["weights"])
+
+
+class KeepsLead(Recorder):
+    """Rank 0 remembers how far it was ahead of rank 1 in the window, in steps."""
+
+    def __init__(self) -> None:
+        super().__init__((1.0, 6.0))
+        self.leads: list[int] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        strategy: Any = self.trainer.strategy
+        throttle = strategy.run.rounds._throttle
+        self.leads.append(strategy.run.rounds.window.batches - throttle._slowest)
+        return super().training_step(batch, batch_idx)
+
+
+def leads_of(policy: str, backend: str) -> tuple[int, list[int]]:
+    model = KeepsLead()
+    strategy = strategy_of(policy, backend, cadence=CadenceConfig(max_batch_diff=2))
+    fit(2, model=model, strategy=strategy)
+    return max(model.leads), sorted(i for ids in model.ids.values() for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("policy", "backend"), [("cadence", "cpu"), ("async", "cpu"), ("async", "device")]
+)
+def test_fast_rank_is_held_back(policy: str, backend: str) -> None:
+    """It begins no step when more than two steps ahead; only right after an event one more."""
+    ranks = run_ranks(leads_of, world_size=2, policy=policy, backend=backend)
+    (lead, first), (_, second) = (rank.value for rank in ranks)
+    assert 2 <= lead <= 3
+    assert sorted(first + second) == list(range(200))

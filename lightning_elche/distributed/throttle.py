@@ -1,0 +1,61 @@
+"""Holds a rank back that is too many steps ahead of the slowest one."""
+
+from __future__ import annotations
+
+from lightning_elche.distributed.control_store import ControlStore
+
+__all__ = ["Throttle"]
+
+DRAINED_STEPS = 2**40  # nobody waits for a rank without data
+
+
+class Throttle:
+    """Compares how many steps the ranks have made since the last averaging event.
+
+    Every rank counts its steps on the store: one operation per step, and one per other rank when a
+    rank has used up the lead that it knows of.
+
+    Args:
+        store: The run's control store.
+        rank: This rank.
+        world_size: Number of ranks.
+        max_batch_diff: Steps that a rank may be ahead of the slowest; 0 is lockstep.
+    """
+
+    def __init__(
+        self, store: ControlStore, *, rank: int, world_size: int, max_batch_diff: int
+    ) -> None:
+        self._store = store
+        self._rank = rank
+        self._world_size = world_size
+        self._max_batch_diff = max_batch_diff
+        self.start(0)
+
+    def start(self, index: int) -> None:
+        """Start to count for averaging event `index`."""
+        self._index = index
+        self._posted = 0
+        self._slowest = 0  # steps of the slowest other rank, as far as this one knows
+
+    def is_ahead(self, steps: int, *, is_drained: bool) -> bool:
+        """Post this rank's steps in the window, and return whether it must wait for others.
+
+        Args:
+            steps: Steps since the last averaging event.
+            is_drained: Whether it has no data left.
+
+        Raises:
+            PeerLost: If the store does not answer.
+        """
+        shown = DRAINED_STEPS if is_drained else steps
+        if shown > self._posted:
+            self._store.add(self._key(self._rank), shown - self._posted)
+            self._posted = shown
+        if is_drained or steps <= self._slowest + self._max_batch_diff:
+            return False
+        others = (rank for rank in range(self._world_size) if rank != self._rank)
+        self._slowest = min(self._store.add(self._key(rank), 0) for rank in others)
+        return steps > self._slowest + self._max_batch_diff
+
+    def _key(self, rank: int) -> str:
+        return f"steps/{self._index}/{rank}"
