@@ -49,7 +49,10 @@ class CompressedSum:
         rounded = self._padded_error.bfloat16()
         self._padded_error -= rounded  # exact: the rest of a rounding fits into float32
         # Order on every rank: parts of the summands, then parts of the sum.
-        total = torch.sum(collectives.swap_parts(rounded), 0, dtype=torch.float32)
+        first, *others = collectives.swap_parts(rounded)
+        total = first.float()
+        for other in others:  # one by one: torch.sum over so few is slow on a CPU
+            total += other
         rounded_total = total.bfloat16()
         self._error_of_sum += total - rounded_total
         tensor.copy_(collectives.join_parts(rounded_total)[: tensor.numel()])
