@@ -11,7 +11,7 @@ from lightning_elche.control.simulation import Scenario, simulate
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 BATCH_SIZE = 4
 SOLO_MS = 1500.0
