@@ -37,17 +37,20 @@ def strategy_with(name: str, **options: Any) -> ElCheStrategy:
     )
 
 
-def train(num_ranks: int, name: str) -> dict[str, torch.Tensor]:
+def train(num_ranks: int, name: str, backend: str) -> dict[str, torch.Tensor]:
     delays = (1.0, 3.0, 5.0)[:num_ranks]
-    _, model = fit(num_ranks, delays_ms=delays, max_epochs=2, strategy=strategy_with(name))
+    strategy = strategy_with(name, backend=backend)
+    _, model = fit(num_ranks, delays_ms=delays, max_epochs=2, strategy=strategy)
     return weights(model)
 
 
 @each_option
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_replicas_are_bit_equal_after_training(name: str, world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "backend"), [(2, "device"), (3, "device"), (3, "cpu")])
+def test_replicas_are_bit_equal_after_training(name: str, world_size: int, backend: str) -> None:
     """Parameters, running statistics and counters, whatever is made of the average."""
-    ranks = run_ranks(train, world_size=world_size, num_ranks=world_size, name=name)
+    ranks = run_ranks(
+        train, world_size=world_size, num_ranks=world_size, name=name, backend=backend
+    )
     for rank in ranks[1:]:
         for key, value in ranks[0].value.items():
             assert torch.equal(rank.value[key], value), key
