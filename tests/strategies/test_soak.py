@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
+from lightning_elche.ops.digest import digest_number
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, weights
 
@@ -53,3 +57,52 @@ def test_random_speeds_lose_nothing(seed: int) -> None:
         assert seen == list(range(len(seen)))
     first = ranks[0][1]
     assert all(torch.equal(first[name], other[name]) for _, other in ranks for name in first)
+
+
+class Drifting(Recorder):
+    """Changes its speed every three seconds, by a factor of up to 20."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        phase = (self.global_rank, int(time.time() / 3.0))
+        self.delays_ms = (random.Random(repr(phase)).choice([0.5, 1.0, 3.0, 10.0]),)
+        return super().training_step(batch, batch_idx)
+
+
+class Checks(Callback):
+    """Checks every epoch where ranks are aligned, and asks to stop when the time is over."""
+
+    def __init__(self, minutes: float) -> None:
+        self.ends_at = time.monotonic() + 60.0 * minutes
+        self.num_epochs = 0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        ids = pl_module.ids.pop(trainer.current_epoch)
+        seen: list[Any] = [None] * trainer.world_size
+        plan = digest_number(repr(trainer.strategy.run.rounds.state_dict()["controller"]))
+        torch.distributed.all_gather_object(seen, (ids, plan))
+        assert sorted(i for others, _ in seen for i in others) == list(range(SOAK_SAMPLES))
+        assert len({other for _, other in seen}) == 1
+        self.num_epochs += 1
+        trainer.should_stop = time.monotonic() > self.ends_at
+
+
+SOAK_SAMPLES = 4000
+SOAK_MINUTES = float(os.environ.get("ELCHE_SOAK_MINUTES", "20"))
+
+
+def soak() -> tuple[int, dict[str, torch.Tensor]]:
+    checks = Checks(SOAK_MINUTES)
+    _, model = fit(3, size=SOAK_SAMPLES, model=Drifting(), max_epochs=-1, callbacks=[checks])
+    return checks.num_epochs, weights(model)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(60.0 * SOAK_MINUTES + 120.0)
+def test_long_run_with_changing_speeds_stays_exact() -> None:
+    """Every epoch is exact, all ranks plan the same, and all end with the same bits."""
+    results = run_ranks(soak, world_size=3, timeout_s=60.0 * SOAK_MINUTES + 90.0)
+    epochs = {result.value[0] for result in results}
+    print(f"{epochs.pop()} epochs")
+    assert not epochs
+    first = results[0].value[1]
+    assert all(torch.equal(first[n], result.value[1][n]) for result in results for n in first)
