@@ -35,25 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _leave)  # so that the group is removed
     machine = describe_machine()
     print(headline(options, machine), flush=True)
+    seeds: list[Trainings] = []
     try:
         with bench_for(options) as bench:
-            seeds = [run_seed(bench, options, seed) for seed in range(options.seeds)]
+            for seed in range(options.seeds):
+                seeds.append(run_seed(bench, options, seed))
+                save(options, machine, seeds)  # now, as the next one takes minutes
     except RankFailed as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
-    summary = summarise(seeds)
-    print(f"\nMedian (lowest - highest) of {options.seeds}\n{render(summary)}")
-    if options.json:
-        settings = {name: value for name, value in vars(options).items() if name in SETTINGS}
-        result = {"machine": machine, "settings": settings, "summary": summary, "seeds": seeds}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.png:
-        draw_curves(seeds, options.png, title=headline(options, machine).splitlines()[0])
+    print(f"\nMedian (lowest - highest) of {options.seeds}\n{render(summarise(seeds))}")
     return 0
 
 
 SETTINGS = (
-    *("quota", "seeds", "modes", "optimizer_state", "guard"),
+    *("quota", "seeds", "modes", "optimizer_state", "guard", "anchor"),
     *("epochs", "batches", "batch_size", "checks", "learning_rate"),
 )
 
@@ -72,6 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     states = ("average", "keep")
     add("--optimizer-state", nargs="+", choices=states, default=["average"], help="of elche")
     add("--guard", nargs="+", choices=("on", "off"), default=["on"], help="of elche")
+    add("--anchor", nargs="+", type=_at_least_one, default=[10], help="of elche, at the start")
     add("--epochs", type=_at_least_one, default=2, help="passes over the text")
     add("--batches", type=_at_least_one, default=1100, help="of an epoch, over both ranks")
     add("--batch-size", type=_at_least_one, default=8, help="samples in a batch of each rank")
@@ -114,10 +111,12 @@ def rows_of(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
         rows["fast rank alone"] = ("--mode", "alone")
     if "elche" not in options.modes:
         return rows
-    for state, guard in product(options.optimizer_state, options.guard):
+    for state, guard, anchor in product(options.optimizer_state, options.guard, options.anchor):
         name = "elche" + (", keep" if state == "keep" else "")
         name += ", guard off" if guard == "off" else ""
-        rows[name] = ("--mode", "elche", "--optimizer-state", state, "--guard", guard)
+        name += f", anchor {anchor}" if len(options.anchor) > 1 else ""
+        own = ("--optimizer-state", state, "--guard", guard, "--anchor", str(anchor))
+        rows[name] = ("--mode", "elche", *own)
     return rows
 
 
@@ -185,6 +184,18 @@ def run_seed(bench: Bench, options: argparse.Namespace, seed: int) -> Trainings:
         line = f"  seed {seed}  {row:<23}loss {last['loss']:.4f} after {last['seconds']:.1f} s"
         print(f"{line}; {render_events(events)}" if events else line, flush=True)
     return trainings
+
+
+def save(
+    options: argparse.Namespace, machine: dict[str, str | int], seeds: Sequence[Trainings]
+) -> None:
+    """Write what was asked for, of the seeds so far."""
+    if options.json:
+        settings = {name: value for name, value in vars(options).items() if name in SETTINGS}
+        result = {"machine": machine, "settings": settings, "summary": summarise(seeds)}
+        options.json.write_text(json.dumps({**result, "seeds": seeds}, indent=1) + "\n")
+    if options.png:
+        draw_curves(seeds, options.png, title=headline(options, machine).splitlines()[0])
 
 
 def _quota(text: str) -> float:

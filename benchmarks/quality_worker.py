@@ -21,7 +21,7 @@ from slow_rank import SlowDown
 from stdlib_text import StdlibText
 from typing_extensions import override
 
-from lightning_elche import ElCheStrategy, GuardConfig
+from lightning_elche import CadenceConfig, ElCheStrategy, GuardConfig
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -55,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--mode", choices=("alone", "ddp", "elche"), required=True)
     add("--optimizer-state", choices=("average", "keep"), default="average")
     add("--guard", choices=("on", "off"), default="on")
+    add("--anchor", type=int, default=10)
     add("--seed", type=int, required=True)
     add("--epochs", type=int, required=True)
     add("--batches", type=int, required=True, help="of an epoch, over all ranks")
@@ -93,6 +94,7 @@ def strategy_of(options: argparse.Namespace) -> Strategy | str:
     """Return what trains."""
     if options.mode == "elche":
         return ElCheStrategy(
+            cadence=CadenceConfig(anchor=options.anchor),
             optimizer_state=options.optimizer_state,
             guard=GuardConfig(enabled=options.guard == "on"),
         )

@@ -78,6 +78,14 @@ def test_every_combination_of_options_is_a_row() -> None:
 
 
 @needs_two_cores
+def test_several_anchors_are_named() -> None:
+    """One anchor, the default or another, goes without saying."""
+    rows = rows_of(parse_arguments(["--modes", "elche", "--anchor", "3", "10"]))
+    assert list(rows) == ["ddp", "elche, anchor 3", "elche, anchor 10"]
+    assert rows["elche, anchor 3"][-2:] == ("--anchor", "3")
+
+
+@needs_two_cores
 def test_ddp_is_always_trained() -> None:
     """It is what the others are compared with."""
     assert list(rows_of(parse_arguments(["--modes", "elche"]))) == ["ddp", "elche"]
