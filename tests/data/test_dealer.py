@@ -196,7 +196,7 @@ def test_samples_of_a_batch_are_counted_when_it_was_trained() -> None:
         dealer.open(0, [[0, 1], [2, 3], [4]])
     stream = dealers[0].deal()
     assert [next(stream), next(stream)] == [[0, 1], [4]]
-    assert [dealers[0].consume(), dealers[0].consume()] == [2, 1]
+    assert [dealers[0].consume().samples, dealers[0].consume().samples] == [2, 1]
 
 
 def test_index_without_a_batch_counts_as_one_sample() -> None:
@@ -204,7 +204,7 @@ def test_index_without_a_batch_counts_as_one_sample() -> None:
     dealers = dealers_of(Controller(2).plan)
     for dealer in dealers:
         dealer.open(0, [7, 8])
-    assert (next(dealers[1].deal()), dealers[1].consume()) == (8, 1)
+    assert (next(dealers[1].deal()), dealers[1].consume().samples) == (8, 1)
 
 
 def test_different_lists_are_refused() -> None:
