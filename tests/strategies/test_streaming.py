@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -17,8 +18,8 @@ from tests.ranks import Recorder, fit, weights
 
 pytestmark = pytest.mark.slow
 
-DELAYS_MS = {2: (1.0, 10.0), 3: (1.0, 3.0, 10.0)}
-FAR = ChunkConfig(max_overshoot=40, overshoot_ceiling=40)  # open for long on a busy machine
+DELAYS_MS = {2: (4.0, 40.0), 3: (4.0, 12.0, 40.0)}  # unequal also on a busy machine
+FAR = ChunkConfig(max_overshoot=40, overshoot_ceiling=40)
 NUM_EPOCHS = 4
 SIZE = 402  # 101 batches, the last one short
 COMBINATIONS = [("cadence", "cpu"), ("async", "device"), ("async", "cpu")]
@@ -26,7 +27,10 @@ each_that_streams = pytest.mark.parametrize(("policy", "backend"), COMBINATIONS)
 
 
 class Streaming(Recorder):
-    """Files samples under the epoch that deals them, and remembers what was trained ahead."""
+    """Files samples under the epoch that deals them, and remembers what was trained ahead.
+
+    The last rank naps once, until the others have nothing left of the epoch.
+    """
 
     def on_train_start(self) -> None:
         strategy: Any = self.trainer.strategy
@@ -49,6 +53,9 @@ class Streaming(Recorder):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.last_ids = batch[1].tolist()
+        is_last_rank = self.global_rank == self.trainer.world_size - 1
+        if is_last_rank and (self.current_epoch, batch_idx) == (1, 1):
+            time.sleep(1.5)
         return super().training_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
