@@ -33,27 +33,48 @@ class ChunkConfig:
         min_chunk_batches: Smallest chunk before the speeds are known, the end of an epoch aside.
         partition_ratios: The fixed parts by rank, in any unit. Default: equal before the speeds are
             known, then by throughput.
+        max_overshoot: Steps beyond its planned ones that a rank out of work may make on batches of
+            the next epoch, with policy "async" or backend "cpu"; 0: none, and no such batch at all.
+            Default: 2 to 10, by the size of the epoch and the divergence of the replicas.
+        overshoot_ceiling: Largest `max_overshoot`.
+        lookahead_epochs: How many epochs ahead such batches may be: 1, or 0 for none. Use 0 if your
+            sampler depends on what the epoch before has brought.
     """
 
     progressive: bool | None = None
     min_chunk_batches: int = 4
     partition_ratios: tuple[float, ...] | None = None
+    max_overshoot: int | None = None
+    overshoot_ceiling: int = 15
+    lookahead_epochs: int = 1
 
     def __post_init__(self) -> None:
         """Validate."""
         if self.min_chunk_batches < 1:
             raise ValueError(f"`min_chunk_batches` must be >= 1, got {self.min_chunk_batches}.")
-        if self.partition_ratios is None:
-            return
+        self._check_overshoot()
+        if self.partition_ratios is not None:
+            self._check_ratios(self.partition_ratios)
+
+    def _check_overshoot(self) -> None:
+        if self.overshoot_ceiling < 0:
+            raise ValueError(f"`overshoot_ceiling` must be >= 0, got {self.overshoot_ceiling}.")
+        if self.max_overshoot is not None and not 0 <= self.max_overshoot <= self.overshoot_ceiling:
+            raise ValueError(
+                f"`max_overshoot` must be from 0 to `overshoot_ceiling` ({self.overshoot_ceiling})"
+                f", got {self.max_overshoot}. Lower it or raise `overshoot_ceiling`."
+            )
+        if self.lookahead_epochs not in (0, 1):
+            raise ValueError(f"`lookahead_epochs` must be 0 or 1, got {self.lookahead_epochs}.")
+
+    def _check_ratios(self, ratios: tuple[float, ...]) -> None:
         if self.progressive:
             raise ValueError(
                 "`partition_ratios` needs fixed parts, got `progressive=True`. "
                 "Chunks are dealt by measured speed; fixed parts are not."
             )
-        if any(not (ratio >= 0.0 and math.isfinite(ratio)) for ratio in self.partition_ratios):
-            raise ValueError(
-                f"`partition_ratios` must be finite and >= 0, got {self.partition_ratios}."
-            )
+        if any(not (ratio >= 0.0 and math.isfinite(ratio)) for ratio in ratios):
+            raise ValueError(f"`partition_ratios` must be finite and >= 0, got {ratios}.")
 
     def is_progressive(self, policy: Policy) -> bool:
         """Return whether chunks are dealt while an epoch runs."""

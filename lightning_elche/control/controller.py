@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from lightning_elche.control.cadence import CadenceConfig, ElChe, ElCheState
+from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.guard import ConvergenceGuard, GuardAction, GuardConfig
+from lightning_elche.control.overshoot import Overshoot, OvershootState
 from lightning_elche.control.reports import Report, divergence_of
 from lightning_elche.control.schedule import Plan, Policy
 
@@ -22,6 +24,7 @@ class ControllerState(TypedDict):
     index: int
     cadence: ElCheState
     guard: dict[str, list[float]]
+    overshoot: OvershootState
 
 
 class Controller:
@@ -34,6 +37,7 @@ class Controller:
         cadence: Limits of the cadence.
         guard: Limits of the divergence; with policy "sync" replicas have no time to diverge.
         policy: What ends a window.
+        chunks: Limits of the look into the next epoch.
     """
 
     def __init__(
@@ -43,16 +47,19 @@ class Controller:
         cadence: CadenceConfig | None = None,
         guard: GuardConfig | None = None,
         policy: Policy = "cadence",
+        chunks: ChunkConfig | None = None,
     ) -> None:
         self._policy = policy
         self.elche = ElChe(world_size, cadence)
         self.guard = ConvergenceGuard(guard)
+        self.overshoot = Overshoot(chunks)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything measured."""
         self.elche.reset()
         self.guard.reset()
+        self.overshoot.reset()
         self._index = 0
         self._action = GuardAction.STABLE
 
@@ -74,7 +81,17 @@ class Controller:
             slowest=elche.slowest,
             is_calibrated=elche.is_calibrated,
             policy=self._policy,
+            max_overshoot=self.overshoot.value,
         )
+
+    def open_epoch(self, batches: int) -> Plan:
+        """Take in that all ranks begin an epoch.
+
+        Args:
+            batches: Batches that they train in it together, 0 where each has a stream of its own.
+        """
+        self.overshoot.open_epoch(batches)
+        return self.plan
 
     def report(self, reports: Sequence[Report]) -> Plan:
         """Take in one averaging event.
@@ -96,13 +113,17 @@ class Controller:
         )
         if self._action is GuardAction.TIGHTEN:
             self.elche.tighten(TIGHTEN_FACTOR)
+        self.overshoot.report(self._action)
         self._index += 1
         return self.plan
 
     def state_dict(self) -> ControllerState:
         """Return everything that `load_state_dict` needs."""
         return ControllerState(
-            index=self._index, cadence=self.elche.state_dict(), guard=self.guard.state_dict()
+            index=self._index,
+            cadence=self.elche.state_dict(),
+            guard=self.guard.state_dict(),
+            overshoot=self.overshoot.state_dict(),
         )
 
     def load_state_dict(self, state: ControllerState) -> None:
@@ -110,6 +131,8 @@ class Controller:
         self._index = state["index"]
         self.elche.load_state_dict(state["cadence"])
         self.guard.load_state_dict(state["guard"])
+        self.overshoot.load_state_dict(state["overshoot"])
 
     def __repr__(self) -> str:
-        return f"Controller(index={self._index}, {self.elche!r}, {self.guard!r})"
+        parts = f"{self.elche!r}, {self.guard!r}, {self.overshoot!r}"
+        return f"Controller(index={self._index}, {parts})"

@@ -45,7 +45,8 @@ class EpochMetrics:
 class EpochTotals:
     """Sums the windows of one epoch.
 
-    A rank's time over several windows is their sum. Cost: O(world_size) per event.
+    A rank's time over several windows is their sum. What ranks have already trained of the next
+    epoch is kept apart, and is where that epoch starts. Cost: O(world_size) per event.
 
     Args:
         world_size: Number of ranks.
@@ -53,11 +54,13 @@ class EpochTotals:
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
+        self._ahead = [Report()] * world_size
         self.reset()
 
     def reset(self) -> None:
-        """Start a new epoch."""
-        self._sums = [Report()] * self.world_size
+        """Start the next epoch, with what was trained ahead of it."""
+        self._sums = self._ahead
+        self._ahead = [Report()] * self.world_size
         self._events = 0
 
     @property
@@ -71,7 +74,12 @@ class EpochTotals:
             # What the last epoch's closing event cost came through `add_costs`, in that epoch.
             reports = [replace(report, wait_ms=0.0, transfer_ms=0.0) for report in reports]
         self._events += 1
-        self._sums = [_sum(old, new) for old, new in zip(self._sums, reports, strict=True)]
+        ahead = [_ahead_part(report) for report in reports]
+        self._ahead = [_sum(old, new) for old, new in zip(self._ahead, ahead, strict=True)]
+        self._sums = [
+            _difference(_sum(old, new), part)
+            for old, new, part in zip(self._sums, reports, ahead, strict=True)
+        ]
 
     def add_costs(self, costs: Sequence[tuple[float, float]]) -> None:
         """Take in what the closing event cost: (wait, transfer) in milliseconds of each rank."""
@@ -111,4 +119,29 @@ def _sum(old: Report, new: Report) -> Report:
         transfer_ms=old.transfer_ms + new.transfer_ms,
         loss_sum=old.loss_sum + new.loss_sum,
         loss_count=old.loss_count + new.loss_count,
+    )
+
+
+def _ahead_part(report: Report) -> Report:
+    """Return the part of `report` that belongs to the next epoch, by its part of the batches."""
+    if not report.ahead_batches:
+        return Report()
+    losses = report.loss_count * report.ahead_batches // report.batches
+    return Report(
+        batches=report.ahead_batches,
+        samples=report.ahead_samples,
+        compute_ms=report.compute_ms * report.ahead_batches / report.batches,
+        loss_sum=report.loss_sum * losses / max(1, report.loss_count),
+        loss_count=losses,
+    )
+
+
+def _difference(whole: Report, part: Report) -> Report:
+    return replace(
+        whole,
+        batches=whole.batches - part.batches,
+        samples=whole.samples - part.samples,
+        compute_ms=whole.compute_ms - part.compute_ms,
+        loss_sum=whole.loss_sum - part.loss_sum,
+        loss_count=whole.loss_count - part.loss_count,
     )

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 
 __all__ = ["Report", "divergence_of"]
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,10 @@ class Report:
     Attributes:
         epoch: Index of the epoch that the rank works on.
         batches: Batches trained in the window.
+        ahead_batches: Those of them that belong to the next epoch.
         optimizer_steps: Optimizer steps made in the window.
         samples: Samples in these batches.
+        ahead_samples: Those of them that belong to the next epoch.
         weight: The rank's say in the average; 0 to adopt it without contributing.
         compute_ms: Time spent in these batches, data loading and hooks included.
         wait_ms: Time spent waiting for peers (previous).
@@ -42,8 +44,10 @@ class Report:
 
     epoch: int = 0
     batches: int = 0
+    ahead_batches: int = 0
     optimizer_steps: int = 0
     samples: int = 0
+    ahead_samples: int = 0
     weight: float = 0.0
     compute_ms: float = 0.0
     wait_ms: float = 0.0

@@ -36,6 +36,8 @@ class Plan:
         slowest: The rank that anchors the window.
         is_calibrated: Whether every rank's speed is known.
         policy: What ends the window: one step of every rank, the planned time, or step counts.
+        max_overshoot: Steps beyond `local_steps` that a rank out of work may make on batches of the
+            next epoch.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Plan:
     slowest: int
     is_calibrated: bool
     policy: Policy = "cadence"
+    max_overshoot: int = 0
 
     @cached_property
     def anchor_wall_ms(self) -> float:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightning_elche.control.chunks import (
-    Chunk,
-    ChunkConfig,
-    chunk_size,
-    partition_sizes,
-    require_batches,
-    should_leave,
-)
+from lightning_elche.control.chunks import ChunkConfig
+from lightning_elche.control.overshoot import may_look_ahead
 from lightning_elche.control.schedule import Plan
+from lightning_elche.data.epoch_books import EpochBooks
 from lightning_elche.distributed.control_store import ControlStore
-from lightning_elche.distributed.store_pool import StorePool
-from lightning_elche.exceptions import RankMismatch
 
-__all__ = ["Dealer"]
+__all__ = ["Consumed", "Dealer"]
+
+
+class Consumed(NamedTuple):
+    """A batch that was trained.
+
+    Attributes:
+        samples: Samples in it.
+        is_ahead: Whether it belongs to the next epoch.
+    """
+
+    samples: int
+    is_ahead: bool
 
 
 class Dealer:
@@ -28,7 +32,7 @@ class Dealer:
 
     Every rank evaluates the same batch list; a digest of it is compared when an epoch opens.
     DataLoader workers ask for batches ahead of time, so that a claimed batch is not yet a consumed
-    one.
+    one. A rank that is out of work may be dealt single batches of the next epoch.
 
     Args:
         store: The run's control store.
@@ -36,6 +40,8 @@ class Dealer:
         rank: This rank.
         plan: Returns the agreed plan.
         limit: Maps the number of batches in the epoch to the number to deal.
+        steps: Returns this rank's steps since the last averaging event.
+        may_open: Returns whether the epoch of this index may be dealt ahead of its time.
     """
 
     def __init__(
@@ -46,116 +52,110 @@ class Dealer:
         rank: int,
         plan: Callable[[], Plan],
         limit: Callable[[int], int],
+        steps: Callable[[], int] = lambda: 0,
+        may_open: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._config = config
         self._rank = rank
         self._plan = plan
         self._limit = limit
-        self._epoch: int | None = None
-        self._in_flight: deque[int] = deque()  # given out, not consumed
-        self._queue: deque[int] = deque()  # claimed, not given out
+        self._steps = steps
+        self._may_open = may_open
+        self._present: EpochBooks | None = None
+        self._next: EpochBooks | None = None
+        self._in_flight: deque[tuple[EpochBooks, int]] = deque()  # given out, not consumed
 
     @property
     def total(self) -> int:
         """Batches that all ranks together train in this epoch."""
-        return self._total
+        return self._opened().total
 
     @property
     def available(self) -> int:
         """Batches in this epoch before any limit."""
-        return len(self._batches)
+        return len(self._opened().batches)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this rank has trained all that it ever gets of this epoch."""
+        present = self._opened()
+        has_in_flight = bool(self._in_flight) and self._in_flight[0][0] is present
+        return present.is_closed and not present.queue and not has_in_flight
 
     def is_open(self, epoch: int) -> bool:
         """Return whether `epoch` is the one being dealt."""
-        return epoch == self._epoch
+        return self._present is not None and epoch == self._present.epoch
 
     def open(self, epoch: int, batches: Iterable[Any]) -> None:
-        """Start a new epoch.
+        """Start a new epoch, with the books that were kept on it ahead of its time.
 
         Args:
             epoch: Its index.
-            batches: What the user's batch sampler yields in this epoch, equal on every rank.
+            batches: What the user's batch sampler yields in this epoch, equal on every rank. Not
+                evaluated again if batches of the epoch were dealt already.
 
         Raises:
             RankMismatch: If another rank has another list.
             ValueError: If there are fewer batches than ranks.
         """
-        self._batches: Sequence[Any] = list(batches)
-        self._total = self._limit(len(self._batches))
-        world_size = len(self._plan().local_steps)
-        require_batches(self._total, world_size)
-        self._compare(epoch)
-        self._epoch = epoch
+        is_known = self._next is not None and self._next.epoch == epoch
+        present = self._next if is_known else None
+        self._present = present = present or self._books(epoch, batches)
+        self._next = None
+        self._in_flight = deque(entry for entry in self._in_flight if entry[0] is present)
+        present.begin()
+
+    def deal(self, batches_of: Callable[[int], Iterable[Any]] | None = None) -> Iterator[Any]:
+        """Yield this rank's batches; iterating again starts with what was not consumed.
+
+        Args:
+            batches_of: Returns what the user's batch sampler yields in the epoch of an index; for
+                batches of the next epoch. `None`: the batches of this epoch only.
+        """
+        for books, index in reversed(self._in_flight):
+            books.queue.appendleft(index)
         self._in_flight.clear()
-        self._queue.clear()
-        if self._config.is_progressive(self._plan().policy):
-            self._queue.append(self._rank)  # the reserved batch
-            self._pool: StorePool | None = StorePool(
-                self._store, str(epoch), total=self._total, world_size=world_size
-            )
-        else:
-            self._pool = None
-            self._queue.extend(self._fixed_part(world_size))
+        while (source := self._source(batches_of)) is not None:
+            index = source.queue.popleft()
+            self._in_flight.append((source, index))
+            yield source.batches[index]
 
-    def deal(self) -> Iterator[Any]:
-        """Yield this rank's batches; iterating again starts with what was not consumed."""
-        self._queue.extendleft(reversed(self._in_flight))
-        self._in_flight.clear()
-        while self._queue or self._claim():
-            index = self._queue.popleft()
-            self._in_flight.append(index)
-            yield self._batches[index]
+    def consume(self) -> Consumed:
+        """Record that the oldest batch in flight was trained."""
+        books, index = self._in_flight.popleft()
+        batch = books.batches[index]
+        samples = len(batch) if isinstance(batch, Sequence) else 1
+        return Consumed(samples, is_ahead=books is not self._present)
 
-    def consume(self) -> int:
-        """Record that the oldest batch in flight was trained, and return its number of samples."""
-        batch = self._batches[self._in_flight.popleft()]
-        return len(batch) if isinstance(batch, Sequence) else 1
-
-    def _claim(self) -> Chunk | None:
-        """Queue the next chunk; return it, or `None` if this rank has no more in this epoch."""
-        if self._pool is None:
+    def _source(self, batches_of: Callable[[int], Iterable[Any]] | None) -> EpochBooks | None:
+        """Return the books with the batch to be given out, `None` if there is none."""
+        present, plan = self._opened(), self._plan()
+        if present.has_batch(plan, in_flight=len(self._in_flight)):
+            return present
+        if batches_of is None or not self._may_look_ahead(plan, present.epoch + 1):
             return None
-        plan = self._plan()
-        remaining = self._pool.remaining()
-        if remaining == 0 or self._leaves(plan, remaining):
-            return None
-        size = chunk_size(
-            plan,
-            self._rank,
-            remaining=remaining,
-            total=self._total,
-            min_chunk_batches=self._config.min_chunk_batches,
-        )
-        chunk = self._pool.claim(size)
-        self._queue.extend(range(chunk.start, chunk.stop))
-        return chunk if len(chunk) else None
+        if self._next is None:
+            self._next = self._books(present.epoch + 1, batches_of(present.epoch + 1))
+        return self._next if self._next.has_batch_ahead() else None
 
-    def _leaves(self, plan: Plan, remaining: int) -> bool:
+    def _may_look_ahead(self, plan: Plan, epoch: int) -> bool:
         in_flight = len(self._in_flight)
-        if not should_leave(plan, self._rank, remaining=remaining, in_flight=in_flight):
-            return False
-        # The first rank that would leave names, for all, one that may not: whoever is named asks
-        # here before leaving, so it is still at work, and every batch finds a taker.
-        last = self._store.first_value(f"last/{self._epoch}", str(plan.fastest))
-        return int(last) != self._rank
+        is_within = may_look_ahead(plan, self._rank, steps=self._steps(), in_flight=in_flight)
+        return is_within and self._may_open(epoch)
 
-    def _fixed_part(self, world_size: int) -> range:
-        plan = self._plan()
-        weights = self._config.partition_ratios or (plan.shares if plan.is_calibrated else None)
-        sizes = partition_sizes(self._total - world_size, world_size=world_size, weights=weights)
-        start = sum(sizes[: self._rank]) + self._rank  # one batch each on top of the weighted part
-        return range(start, start + sizes[self._rank] + 1)
+    def _books(self, epoch: int, batches: Iterable[Any]) -> EpochBooks:
+        return EpochBooks(
+            epoch,
+            batches,
+            store=self._store,
+            config=self._config,
+            rank=self._rank,
+            plan=self._plan(),
+            limit=self._limit,
+        )
 
-    def _compare(self, epoch: int) -> None:
-        digest = hashlib.sha256()
-        for batch in self._batches[: self._total]:
-            digest.update(f"{batch!r};".encode())
-        own = digest.hexdigest()
-        if self._store.first_value(f"batches/{epoch}", own) != own:
-            raise RankMismatch(
-                "data",
-                f"Ranks must see the same batches in epoch {epoch}, but the samplers of rank "
-                f"{self._rank} and another rank disagree. Seed the sampler (`seed_everything`, or "
-                "a generator with a fixed seed), and do not shard the data by rank yourself.",
-            )
+    def _opened(self) -> EpochBooks:
+        if self._present is None:
+            raise RuntimeError("`open` must come first: no epoch is being dealt.")
+        return self._present

@@ -34,9 +34,12 @@ class ChunkSampler(Sampler[Any]):
         """Open the epoch if it is a new one, and yield this rank's batches."""
         epoch = self._epoch()
         if not self._dealer.is_open(epoch):
-            _set_epoch(self._batches, epoch)
-            self._dealer.open(epoch, self._batches)
-        return self._dealer.deal()
+            self._dealer.open(epoch, self._batches_of(epoch))
+        return self._dealer.deal(self._batches_of)
+
+    def _batches_of(self, epoch: int) -> Iterable[Any]:
+        _set_epoch(self._batches, epoch)
+        return self._batches
 
 
 def has_private_stream(loader: object) -> bool:

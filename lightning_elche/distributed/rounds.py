@@ -119,14 +119,19 @@ class Rounds:
         """The metrics of the last complete epoch."""
         return self._epoch_metrics
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, *, batches: int = 0) -> None:
         """Start counting a new epoch; every rank calls this before its first step.
+
+        Args:
+            epoch: Its index.
+            batches: Batches that all ranks train in it, 0 where each has a stream of its own.
 
         Raises:
             RankMismatch: If ranks froze different parameters.
         """
         self._epoch = epoch
         self._totals.reset()
+        self._plan = self.controller.open_epoch(batches)
         self._averager.select_trainable()
 
     def meet_if_due(
@@ -242,6 +247,7 @@ class Rounds:
             "plan": asdict(self._plan),
             "window": {
                 "batches": self.window.batches,
+                "ahead_batches": self.window.ahead_batches,
                 "optimizer_steps": self.window.optimizer_steps,
                 "waited_ms": 1000.0 * self.window.waited_s,
                 "has_agreed": self._agreement.is_posted,

@@ -27,10 +27,12 @@ class WindowTracker:
         """Start a new window."""
         self._timer.reset()
         self.batches = 0
+        self.ahead_batches = 0  # of the next epoch
         self.optimizer_steps = 0
         self.waited_s = 0.0
         self._reported_ms = 0.0
         self._samples = 0
+        self._ahead_samples = 0
         self._loss: torch.Tensor | None = None
         self._loss_count = 0
         self._is_accumulating = False
@@ -38,10 +40,12 @@ class WindowTracker:
     def subtract(self, report: Report) -> None:
         """Start a new window with the steps that were made since `report` was taken."""
         self.batches -= report.batches
+        self.ahead_batches -= report.ahead_batches
         self.optimizer_steps -= report.optimizer_steps
         self.waited_s = 0.0
         self._reported_ms += report.compute_ms
         self._samples -= report.samples
+        self._ahead_samples -= report.ahead_samples
         self._loss_count -= report.loss_count
         if self._loss is not None:
             self._loss = self._loss - report.loss_sum if self._loss_count else None
@@ -55,17 +59,21 @@ class WindowTracker:
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
         self._loss_count += 1
 
-    def end_step(self, *, samples: int, is_optimizer_step: bool) -> None:
+    def end_step(self, *, samples: int, is_optimizer_step: bool, is_ahead: bool = False) -> None:
         """Mark the end of a training step.
 
         Args:
             samples: Samples in the batch.
             is_optimizer_step: Whether the optimizer was stepped, rather than gradients accumulated.
+            is_ahead: Whether the batch belongs to the next epoch.
         """
         self._timer.end()
         self.batches += 1
         self.optimizer_steps += is_optimizer_step
         self._samples += samples
+        if is_ahead:
+            self.ahead_batches += 1
+            self._ahead_samples += samples
         self._is_accumulating = not is_optimizer_step
 
     def progress(self, *, is_drained: bool) -> Window:
@@ -81,8 +89,10 @@ class WindowTracker:
         """Return the counts and sums of the window, once all its steps have finished."""
         return Report(
             batches=self.batches,
+            ahead_batches=self.ahead_batches,
             optimizer_steps=self.optimizer_steps,
             samples=self._samples,
+            ahead_samples=self._ahead_samples,
             weight=float(self._samples if self.weighs_samples else self.batches > 0),
             compute_ms=self._timer.elapsed_ms(wait=True) - self._reported_ms,
             loss_sum=0.0 if self._loss is None else float(self._loss),

@@ -42,6 +42,8 @@ class ElCheLoop:
         model: The model, on its device.
         optimizers: Its optimizers.
         config: Options, as of `ElCheStrategy`.
+        num_epochs: Epochs that you will ask for, with one loader. With policy "async" or backend
+            "cpu", a rank out of work then trains batches of the next epoch. Default: it waits.
 
     Example:
         >>> import torch
@@ -66,6 +68,7 @@ class ElCheLoop:
         optimizers: Sequence[torch.optim.Optimizer],
         *,
         config: RunConfig | None = None,
+        num_epochs: int = 0,
     ) -> None:
         self._epoch = 0
         self._should_stop = False
@@ -79,6 +82,7 @@ class ElCheLoop:
                 config=config or RunConfig(),
                 alignment=Alignment("raise"),
                 pool_size=lambda total: total,
+                may_open=lambda epoch: epoch < num_epochs and not self._should_stop,
             )
             self._run.start(model, fabric.device, lambda: optimizers)
 
@@ -141,8 +145,8 @@ class ElCheLoop:
             raise RuntimeError(LEFT_EARLY)
         self._is_within_epoch = True
         run = self._run
-        run.rounds.begin_epoch(self._epoch)
         batches = iter(self._dealt(loader, run))
+        run.begin_epoch(self._epoch)
         batch = next(batches, END)
         is_over = False
         while batch is not END and not is_over:
@@ -150,7 +154,7 @@ class ElCheLoop:
             following = next(batches, END)  # known before the step, as in Lightning's fetcher
             yield batch
             run.end_step(is_optimizer_step=True)
-            is_drained, batch = following is END, following
+            is_drained, batch = run.is_drained(is_last_batch=following is END), following
             event = run.meet_if_due(is_drained=is_drained, should_stop=self._should_stop)
             is_over = event is not None and self._ends_epoch(run, event, is_drained=is_drained)
         while not is_over:

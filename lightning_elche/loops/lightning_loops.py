@@ -8,6 +8,7 @@ fails when one of them changes. What is adapted and why:
 - It ends, validates and counts steps by what one rank did; here all of this happens at averaging
   events, where ranks agree.
 - A rank that has run out of data keeps joining events until the epoch is complete everywhere.
+  Batches of the next epoch that it may train meanwhile are steps of the present one to Lightning.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from lightning_elche.control.steps import has_crossed, schedule_count
+from lightning_elche.control.steps import has_crossed
 from lightning_elche.loops.progress import show_epoch_end
+from lightning_elche.loops.schedules import StepSchedules
 from lightning_elche.typing import SubscribesToAverages
 
 if TYPE_CHECKING:
@@ -175,6 +177,11 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         return not self._is_mid_round and super().done
 
     @override
+    def _num_ready_batches_reached(self) -> bool:
+        # Not by count: among this rank's batches may be some of the next epoch.
+        return self.batch_progress.is_last_batch
+
+    @override
     def _broadcast_sigterm_tensor(self) -> None:
         """Do nothing: signals are agreed on at averaging events."""
 
@@ -182,11 +189,13 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         progress: Any = self.trainer.fit_loop.epoch_progress.current
-        _strategy(self.trainer).run.rounds.begin_epoch(progress.processed)
+        run = _strategy(self.trainer).run
+        run.begin_epoch(progress.processed)
         self._event = None
         self._previous_batches = 0
-        self._epoch_first_step = self.global_step
-        self._schedule_counts = [0] * len(self.trainer.lr_scheduler_configs)
+        ahead = run.rounds.epoch_batches  # of this epoch, trained before it began
+        self._epoch_first_step = self.global_step - ahead
+        self._schedules = StepSchedules(self.trainer, ahead=ahead)
 
     @override
     def run(self, data_fetcher: _DataFetcher) -> None:
@@ -215,12 +224,12 @@ class ElCheEpochLoop(_TrainingEpochLoop):
     @override
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         run, should_stop = _strategy(self.trainer).run, self.trainer.should_stop
-        is_drained = self.batch_progress.is_last_batch
+        is_drained = run.is_drained(is_last_batch=self.batch_progress.is_last_batch)
         event = run.meet_if_due(is_drained=is_drained, should_stop=should_stop)
         if event is not None:
             self._act_on(event, data_fetcher, is_drained=is_drained)
         self._batches_that_stepped = self.global_step + run.rounds.window.optimizer_steps
-        if is_drained:
+        if self.batch_progress.is_last_batch:
             self._drain(data_fetcher)
 
     def _drain(self, data_fetcher: _DataFetcher) -> None:
@@ -260,6 +269,9 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         trainer.should_stop = event.should_stop
         if event.is_epoch_complete:
             show_epoch_end(trainer, event.epoch_batches)
+            if not self.batch_progress.is_last_batch:  # since others of the next epoch follow
+                self.batch_progress.is_last_batch = True
+                self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         validates = self._should_check_val_fx(data_fetcher)
         super().on_advance_end(data_fetcher)
         self._batches_that_stepped = self.global_step
@@ -308,24 +320,12 @@ class ElCheEpochLoop(_TrainingEpochLoop):
 
     def _step_schedules(self, position: int) -> None:
         """Bring schedules of interval "step" to `position`, in optimizer steps of the epoch."""
-        trainer = self.trainer
-        if not trainer.lightning_module.automatic_optimization:
+        if not self.trainer.lightning_module.automatic_optimization:
             return
-        accumulate = trainer.accumulate_grad_batches
-        if not math.isinf(trainer.num_training_batches):
-            # Each rank ends the epoch with an accumulation of its own, which may be a short one.
-            position = min(position, math.ceil(trainer.num_training_batches / accumulate))
-        for index, config in enumerate(trainer.lr_scheduler_configs):
-            if config.interval != "step" or config.reduce_on_plateau:
-                continue
-            due = schedule_count(position, frequency=config.frequency, accumulate=accumulate)
-            for _ in range(due - self._schedule_counts[index]):
-                self.scheduler_progress.increment_ready()
-                call._call_lightning_module_hook(
-                    trainer, "lr_scheduler_step", config.scheduler, None
-                )
-                self.scheduler_progress.increment_completed()
-            self._schedule_counts[index] = max(due, self._schedule_counts[index])
+        for scheduler in self._schedules.due(position):
+            self.scheduler_progress.increment_ready()
+            call._call_lightning_module_hook(self.trainer, "lr_scheduler_step", scheduler, None)
+            self.scheduler_progress.increment_completed()
 
     @override
     def on_save_checkpoint(self) -> dict[str, Any]:

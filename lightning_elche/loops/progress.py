@@ -26,7 +26,8 @@ def show_total_progress(trainer: Trainer, rounds: Rounds) -> None:
         trainer: Trainer, module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         del batch_idx  # counts this rank's batches
-        done = rounds.epoch_batches + rounds.window.batches
+        window = rounds.window
+        done = rounds.epoch_batches + window.batches - window.ahead_batches
         stock_update(bar, trainer, module, outputs, batch, done)
 
     bar.on_train_batch_end = on_train_batch_end

@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -109,6 +109,11 @@ class RunConfig:
         check_positive("snapshot_timeout_s", self.snapshot_timeout_s)
         check_positive("timeout_s", self.timeout_s)
 
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether ranks out of work may train batches of the next epoch."""
+        return self.policy == "async" or (self.backend == "cpu" and self.policy != "sync")
+
 
 class Run:
     """One `fit`: every rank creates it at the same point, since that opens process groups.
@@ -118,6 +123,7 @@ class Run:
         config: Options.
         alignment: Knows whether ranks are aligned.
         pool_size: Maps the number of batches in an epoch to the number to deal.
+        may_open: Returns whether the epoch of this index may be dealt ahead of its time.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class Run:
         config: RunConfig,
         alignment: Alignment,
         pool_size: Callable[[int], int],
+        may_open: Callable[[int], bool],
     ) -> None:
         self.signal = StopSignal()
         self._config = config
@@ -139,8 +146,15 @@ class Run:
             backend="gloo" if config.backend == "cpu" else None,
         )
         world_size = self._collectives.world_size
+        chunks = config.chunks
+        if not config.may_look_ahead:
+            chunks = replace(chunks, lookahead_epochs=0)
         controller = Controller(
-            world_size, cadence=config.cadence, guard=config.guard, policy=config.policy
+            world_size,
+            cadence=config.cadence,
+            guard=config.guard,
+            policy=config.policy,
+            chunks=chunks,
         )
         self._controller = controller
         self._rounds: Rounds | None = None
@@ -150,10 +164,12 @@ class Run:
         self.stream_batch_size = 1
         self.dealer = Dealer(
             self._store,
-            config=config.chunks,
+            config=chunks,
             rank=self._collectives.rank,
             plan=lambda: controller.plan,
             limit=pool_size,
+            steps=lambda: self._rounds.window.batches if self._rounds else 0,
+            may_open=may_open,
         )
 
     @property
@@ -214,6 +230,14 @@ class Run:
         else:
             self._rounds = Rounds(**parts)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Start counting a new epoch, once its data are opened."""
+        self.rounds.begin_epoch(epoch, batches=self.dealer.total if self.has_pool else 0)
+
+    def is_drained(self, *, is_last_batch: bool) -> bool:
+        """Return whether this rank has no data left in this epoch, the next one aside."""
+        return is_last_batch or (self.has_pool and self.dealer.is_finished)
+
     def begin_step(self) -> None:
         """Mark the begin of a training step: ranks are no longer aligned."""
         self._alignment.phase = Phase.STEP
@@ -222,11 +246,14 @@ class Run:
     def end_step(self, *, is_optimizer_step: bool) -> None:
         """Mark the end of a training step and count its batch as trained."""
         window = self.rounds.window
-        samples = self.dealer.consume() if self.has_pool else self.stream_batch_size
+        if self.has_pool:
+            samples, is_ahead = self.dealer.consume()
+        else:
+            samples, is_ahead = self.stream_batch_size, False
         # Samples weigh equally where one pool deals them; private streams count by rank.
         weighting = self._config.weighting
         window.weighs_samples = self.has_pool if weighting == "auto" else weighting == "samples"
-        window.end_step(samples=samples, is_optimizer_step=is_optimizer_step)
+        window.end_step(samples=samples, is_optimizer_step=is_optimizer_step, is_ahead=is_ahead)
 
     def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
         """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""

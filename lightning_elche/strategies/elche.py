@@ -224,7 +224,11 @@ class ElCheStrategy(GuardedStrategy):
             # for the first batches. The rounds start in `configure_ddp`, on the model's device.
             name = self.broadcast(uuid.uuid4().hex)
             self._run = Run(
-                name, config=self._config, alignment=self._alignment, pool_size=self._pool_size
+                name,
+                config=self._config,
+                alignment=self._alignment,
+                pool_size=self._pool_size,
+                may_open=self._may_open,
             )
         super().setup(trainer)
 
@@ -305,6 +309,17 @@ class ElCheStrategy(GuardedStrategy):
             max_batches = steps * trainer.accumulate_grad_batches
         return pool_size(
             total, limit=self._pool_limit, world_size=self.world_size, max_batches=max_batches
+        )
+
+    def _may_open(self, epoch: int) -> bool:
+        """Return whether ranks out of work may train batches of `epoch` ahead of its time."""
+        trainer: Any = self._trainer  # Lightning sets some of these options without declaring them
+        return (
+            (trainer.max_epochs in (None, -1) or epoch < trainer.max_epochs)
+            and trainer.max_steps == -1
+            and trainer.accumulate_grad_batches == 1
+            and trainer.reload_dataloaders_every_n_epochs == 0
+            and not trainer.should_stop
         )
 
     @property

@@ -44,6 +44,10 @@ def size_of(plan: Plan, rank: int, remaining: int, total: int = 1000) -> int:
         ({"progressive": False, "partition_ratios": (1.0, -1.0)}, "partition_ratios"),
         ({"progressive": False, "partition_ratios": (1.0, float("inf"))}, "partition_ratios"),
         ({"progressive": False, "partition_ratios": (float("nan"),)}, "partition_ratios"),
+        ({"overshoot_ceiling": -1}, "overshoot_ceiling"),
+        ({"max_overshoot": -1}, "max_overshoot"),
+        ({"max_overshoot": 16}, "max_overshoot"),
+        ({"lookahead_epochs": 2}, "lookahead_epochs"),
     ],
 )
 def test_config_is_refused_with_the_name_of_a_bad_value(

@@ -103,3 +103,43 @@ def test_reports_are_refused_for_another_number_of_ranks() -> None:
     """A missing report is an error, not a silent zero."""
     with pytest.raises(ValueError, match="shorter"):
         EpochTotals(3).add(FIRST)
+
+
+STREAMING = (
+    Report(
+        batches=10,
+        ahead_batches=4,
+        samples=38,
+        ahead_samples=16,
+        compute_ms=100.0,
+        wait_ms=7.0,
+        loss_sum=20.0,
+        loss_count=10,
+    ),
+    Report(batches=1, samples=4, compute_ms=100.0, loss_sum=1.0, loss_count=1),
+)
+
+
+def test_batches_of_the_next_epoch_are_left_out() -> None:
+    """Counts, time and loss are those of this epoch's batches."""
+    metrics = totals_of(FIRST, STREAMING).metrics(0)
+    assert (metrics.batches, metrics.samples) == ((46, 11), (182, 44))
+    assert metrics.compute_ms == (460.0, 490.0)
+    assert metrics.loss == pytest.approx((40.0 + 20.0 + 12.0 + 1.0) / (40 + 10 + 6 + 1))
+
+
+def test_next_epoch_starts_with_what_was_trained_ahead() -> None:
+    """Nothing is lost between two epochs, and waiting stays where it was."""
+    totals = totals_of(FIRST, STREAMING)
+    totals.reset()
+    metrics = totals.metrics(1)
+    assert (totals.batches, metrics.events) == (4, 0)
+    assert (metrics.samples, metrics.compute_ms) == ((16, 0), (40.0, 0.0))
+    assert (metrics.loss, metrics.wait_ms) == (2.0, (0.0, 0.0))
+
+
+def test_batches_ahead_need_no_loss() -> None:
+    """Where no batch returned a loss, none is split."""
+    totals = totals_of((Report(batches=2, ahead_batches=1), Report()))
+    totals.reset()
+    assert (totals.batches, math.isnan(totals.metrics(1).loss)) == (1, True)

@@ -68,3 +68,15 @@ def test_schedule_count_equals_a_single_device(
     batches = range(1, position * accumulate + 1)
     expected = sum(b % accumulate == 0 and b % frequency == 0 for b in batches)
     assert schedule_count(position, frequency=frequency, accumulate=accumulate) == expected
+
+
+@pytest.mark.parametrize(
+    ("position", "batches", "frequency", "accumulate", "count"),
+    [(10, 10, 4, 1, 2), (13, 10, 4, 1, 2), (14, 10, 4, 1, 3), (6, 10, 1, 2, 5), (4, 10, 1, 2, 4)],
+)
+def test_schedule_counts_anew_in_the_next_epoch(
+    position: int, batches: int, frequency: int, accumulate: int, count: int
+) -> None:
+    """Steps ahead count from the start of their epoch; short accumulations do not count."""
+    due = schedule_count(position, batches=batches, frequency=frequency, accumulate=accumulate)
+    assert due == count

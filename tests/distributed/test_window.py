@@ -115,3 +115,21 @@ def test_nothing_is_left_when_the_latest_report_is_subtracted() -> None:
     window.add_loss(torch.tensor(1.0))
     window.subtract(window.report())
     assert window.report() == Report()
+
+
+def test_batches_of_the_next_epoch_are_counted_apart() -> None:
+    """They are part of the window, and told from the others."""
+    report = window_of({}, {"samples": 3, "is_ahead": True}).report()
+    assert (report.batches, report.ahead_batches) == (2, 1)
+    assert (report.samples, report.ahead_samples) == (7, 3)
+
+
+def test_subtracted_report_takes_its_batches_ahead_along() -> None:
+    """After a snapshot only what was trained ahead since then is left."""
+    window = window_of({}, {"is_ahead": True})
+    snapshot = window.report()
+    window.begin_step()
+    window.end_step(samples=5, is_optimizer_step=True, is_ahead=True)
+    window.subtract(snapshot)
+    report = window.report()
+    assert (report.batches, report.ahead_batches, report.ahead_samples) == (1, 1, 5)

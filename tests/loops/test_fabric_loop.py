@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric, seed_everything
 
-from lightning_elche import ElCheLoop
+from lightning_elche import ChunkConfig, ElCheLoop
+from lightning_elche.loops.run import RunConfig
 from lightning_elche.testing import run_ranks
 from tests.ranks import make_loader
 
@@ -19,7 +20,13 @@ DELAYS_S = (0.001, 0.005)
 
 
 def train(
-    world_size: int, *, epochs: int = 2, stop_at: int | None = None, fail_at: int | None = None
+    world_size: int,
+    *,
+    epochs: int = 2,
+    stop_at: int | None = None,
+    fail_at: int | None = None,
+    nap_s: float = 0.0,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train a linear model; rank 1 is slower, and the one that stops or fails."""
     seed_everything(3, verbose=False)
@@ -30,8 +37,8 @@ def train(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     loader = make_loader(200, generator=torch.Generator().manual_seed(5))
     ids: list[list[int]] = []
-    with ElCheLoop(fabric, model, [optimizer]) as loop:
-        for _ in range(epochs):
+    with ElCheLoop(fabric, model, [optimizer], **options) as loop:
+        for epoch in range(epochs):
             ids.append([])
             for step, (features, indices) in enumerate(loop.epoch(loader)):
                 ids[-1] += indices.tolist()
@@ -44,7 +51,8 @@ def train(
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                time.sleep(DELAYS_S[fabric.global_rank])
+                is_napping = (fabric.global_rank, epoch, step) == (1, 1, 1)
+                time.sleep(nap_s if is_napping else DELAYS_S[fabric.global_rank])
     return {
         "ids": ids,
         "weight": model.weight.detach(),
@@ -74,6 +82,25 @@ def test_replicas_and_metrics_are_equal_after_an_epoch() -> None:
     assert first["step"] == second["step"] == 100
     assert first["metrics"] == second["metrics"]
     assert "agreed last" in first["explanation"]
+
+
+def train_ahead(**options: Any) -> dict[str, Any]:
+    far = ChunkConfig(max_overshoot=40, overshoot_ceiling=40)
+    config = RunConfig(chunks=far, **options)
+    return train(2, epochs=4, nap_s=1.5, config=config, num_epochs=4)
+
+
+@pytest.mark.parametrize(("policy", "backend"), [("async", "device"), ("cadence", "cpu")])
+def test_ranks_that_train_ahead_lose_nothing(policy: str, backend: str) -> None:
+    """Over all epochs each sample is seen as often as there are epochs, and replicas are equal."""
+    ranks = run_ranks(train_ahead, world_size=2, policy=policy, backend=backend)
+    first, second = (rank.value for rank in ranks)
+    seen = [i for rank in (first, second) for ids in rank["ids"] for i in ids]
+    assert sorted(seen) == sorted([*range(200)] * 4)
+    assert torch.equal(first["weight"], second["weight"])
+    assert sum(first["metrics"].samples) == 200
+    parts = zip(first["ids"], second["ids"], strict=True)
+    assert max(len(one) + len(other) for one, other in parts) > 200
 
 
 def test_stop_of_one_rank_ends_the_epoch_on_all() -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.trainer import call
 SIGNATURES = {
     _TrainingEpochLoop: {
         "_broadcast_sigterm_tensor": ["self"],
+        "_num_ready_batches_reached": ["self"],
         "_should_accumulate": ["self"],
         "_should_check_val_epoch": ["self"],
         "_should_check_val_fx": ["self", "data_fetcher"],
