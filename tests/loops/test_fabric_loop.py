@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from lightning.fabric import Fabric, seed_everything
 
 from lightning_elche import ChunkConfig, ElCheLoop
+from lightning_elche.distributed.control_store import default_store
 from lightning_elche.loops.run import RunConfig
 from lightning_elche.testing import run_ranks
 from tests.ranks import make_loader
@@ -25,10 +27,10 @@ def train(
     epochs: int = 2,
     stop_at: int | None = None,
     fail_at: int | None = None,
-    nap_s: float = 0.0,
+    waits: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train a linear model; rank 1 is slower, and the one that stops or fails."""
+    """Train a linear model; rank 1 is slower, and the one that stops, fails or waits."""
     seed_everything(3, verbose=False)
     strategy = "ddp" if world_size > 1 else "auto"
     fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
@@ -51,8 +53,11 @@ def train(
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                is_napping = (fabric.global_rank, epoch, step) == (1, 1, 1)
-                time.sleep(nap_s if is_napping else DELAYS_S[fabric.global_rank])
+                time.sleep(DELAYS_S[fabric.global_rank] * (8 if waits else 1))
+                if waits and fabric.global_rank == 0 and loop._run.rounds.window.ahead_batches:
+                    default_store().set("has trained ahead", "1")
+                if waits and (fabric.global_rank, epoch, step) == (1, 1, 0):
+                    default_store().wait(["has trained ahead"], timedelta(seconds=30))
     return {
         "ids": ids,
         "weight": model.weight.detach(),
@@ -85,9 +90,9 @@ def test_replicas_and_metrics_are_equal_after_an_epoch() -> None:
 
 
 def train_ahead(**options: Any) -> dict[str, Any]:
-    far = ChunkConfig(max_overshoot=40, overshoot_ceiling=40)
+    far = ChunkConfig(max_overshoot=100, overshoot_ceiling=100)
     config = RunConfig(chunks=far, **options)
-    return train(2, epochs=4, nap_s=1.5, config=config, num_epochs=4)
+    return train(2, epochs=4, waits=True, config=config, num_epochs=4)
 
 
 @pytest.mark.parametrize(("policy", "backend"), [("async", "device"), ("cadence", "cpu")])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,13 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from lightning_elche import ChunkConfig, ElCheStrategy
 from lightning_elche.data.dealer import Consumed
+from lightning_elche.distributed.control_store import default_store
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, weights
 
 pytestmark = pytest.mark.slow
 
 DELAYS_MS = {2: (4.0, 40.0), 3: (4.0, 12.0, 40.0)}  # unequal also on a busy machine
-FAR = ChunkConfig(max_overshoot=40, overshoot_ceiling=40)
+FAR = ChunkConfig(max_overshoot=100, overshoot_ceiling=100)  # a whole epoch
 NUM_EPOCHS = 4
 SIZE = 402  # 101 batches, the last one short
 COMBINATIONS = [("cadence", "cpu"), ("async", "device"), ("async", "cpu")]
@@ -29,8 +30,10 @@ each_that_streams = pytest.mark.parametrize(("policy", "backend"), COMBINATIONS)
 class Streaming(Recorder):
     """Files samples under the epoch that deals them, and remembers what was trained ahead.
 
-    The last rank naps once, until the others have nothing left of the epoch.
+    If it `waits`, the slowest rank stands still once, until another one has trained ahead.
     """
+
+    waits = False
 
     def on_train_start(self) -> None:
         strategy: Any = self.trainer.strategy
@@ -45,6 +48,8 @@ class Streaming(Recorder):
             self.dealt.setdefault(epoch, []).extend(self.last_ids)
             plan, steps = run.rounds.plan, run.rounds.window.batches
             limit = plan.local_steps[self.global_rank] + plan.max_overshoot
+            if consumed.is_ahead:
+                default_store().set("has trained ahead", "1")
             self.num_ahead += consumed.is_ahead
             self.num_beyond += consumed.is_ahead and steps >= limit
             return consumed
@@ -54,8 +59,8 @@ class Streaming(Recorder):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.last_ids = batch[1].tolist()
         is_last_rank = self.global_rank == self.trainer.world_size - 1
-        if is_last_rank and (self.current_epoch, batch_idx) == (1, 1):
-            time.sleep(1.5)
+        if self.waits and is_last_rank and (self.current_epoch, batch_idx) == (1, 0):
+            default_store().wait(["has trained ahead"], timedelta(seconds=30))
         return super().training_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
@@ -83,6 +88,7 @@ class KeepsMetrics(Callback):
 def stream(num_ranks: int, policy: Any, backend: Any, **options: Any) -> dict[str, Any]:
     chunks = options.pop("chunks", None)
     kept, model = KeepsMetrics(), Streaming(DELAYS_MS[num_ranks])
+    model.waits = chunks == FAR
     strategy = ElCheStrategy(policy=policy, backend=backend, timeout_s=30.0, chunks=chunks)
     trainer, _ = fit(
         num_ranks,
