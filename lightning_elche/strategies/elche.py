@@ -25,7 +25,7 @@ from lightning_elche.loops.progress import show_total_progress
 from lightning_elche.loops.run import Run, RunConfig, check_positive
 from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.guarded import GuardedStrategy
-from lightning_elche.strategies.refusals import clip_gradients, refuse_unsupported
+from lightning_elche.strategies.refusals import clip_gradients, refuse_for_ddp, refuse_unsupported
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
@@ -42,8 +42,6 @@ START_METHODS = {
     "elche_fork": "fork",
     "elche_notebook": "fork",
 }
-
-NOT_FOR_SYNC = ("outer_optimizer", "compression", "optimizer_state_every")
 
 
 class ElCheStrategy(GuardedStrategy):
@@ -135,7 +133,9 @@ class ElCheStrategy(GuardedStrategy):
             weighting=weighting,
             timeout_s=timeout_s,
         )
-        _check_options(self._config, max_grad_norm, lr_scale_ratio)
+        _check_options(max_grad_norm, lr_scale_ratio)
+        if self._is_ddp:
+            refuse_for_ddp(self._config)
         super().__init__(
             cluster_environment=cluster_environment,
             checkpoint_io=checkpoint_io,
@@ -337,15 +337,7 @@ class ElCheStrategy(GuardedStrategy):
         return output
 
 
-def _check_options(config: RunConfig, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
-    is_ddp = config.policy == "sync" and config.backend == "device"
-    for name in NOT_FOR_SYNC if is_ddp else ():
-        value = getattr(config, name)
-        if value != getattr(RunConfig(), name):
-            raise ValueError(
-                f'`{name}` must be left out with `policy="sync"`, which averages gradients and no '
-                f'parameters, got {value!r}. Remove it, or set `policy="cadence"`.'
-            )
+def _check_options(max_grad_norm: float | None, lr_scale_ratio: float) -> None:
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     if not 0.0 <= lr_scale_ratio <= 1.0:

@@ -16,11 +16,14 @@ from lightning.pytorch.callbacks import (
 from torchmetrics import Metric
 
 from lightning_elche.loops.lightning_loops import saves_at_steps, validates_by_time
+from lightning_elche.loops.run import RunConfig
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["clip_gradients", "refuse_unsupported"]
+__all__ = ["clip_gradients", "refuse_for_ddp", "refuse_unsupported"]
+
+NOT_FOR_DDP = ("outer_optimizer", "compression", "optimizer_state_every")
 
 REFUSED_CALLBACKS: dict[type, str] = {
     BatchSizeFinder: "Find the batch size on one device first.",
@@ -29,6 +32,21 @@ REFUSED_CALLBACKS: dict[type, str] = {
     StochasticWeightAveraging: "Remove it.",
     Timer: "Limit `max_epochs` or `max_steps` instead of `max_time`.",
 }
+
+
+def refuse_for_ddp(config: RunConfig) -> None:
+    """Check that no option is set that DDP, which averages gradients, has no use for.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    for name in NOT_FOR_DDP:
+        value = getattr(config, name)
+        if value != getattr(RunConfig(), name):
+            raise ValueError(
+                f'`{name}` must be left out with `policy="sync"`, which averages gradients and no '
+                f'parameters, got {value!r}. Remove it, or set `policy="cadence"`.'
+            )
 
 
 def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
