@@ -17,13 +17,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import report
-from bench import Bench, Run, runs_of
+from bench import Bench, Run
 from cpu_group import can_limit, cpu_group
 from machine import describe_machine
+from peers import PEERS, missing_package
+from plans import Pace, plans_of
 from processes import RankFailed
 from rate_limit import can_rate_limit, rate_limited_hosts
 
-JOINT_MODES = ("raw", report.DDP, report.ELCHE)
+DEFAULT_MODES = ("raw", report.DDP, report.ELCHE)
+WORKLOADS = ("cnn", "mlp")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(headline(options, machine), flush=True)
     try:
         with bench_for(options) as bench:
-            batches = bench.batches_in(options.seconds)
+            pace = bench.pace(seconds=options.seconds, quota=options.quota)
             repeats = [
-                run_once(bench, options, batches=batches, number=number)
+                run_once(bench, options, pace=pace, number=number)
                 for number in range(1, options.repeats + 1)
             ]
     except RankFailed as err:
@@ -60,14 +63,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    add("--workload", choices=WORKLOADS, default="cnn", help="what to train")
     add("--link-mbit", type=_positive, help="join the ranks by a link of so many Mbit/s")
     add("--repeats", type=int, default=3, help="how often to measure every row; medians count")
     add("--seconds", type=_positive, default=20.0, help="about how long a row trains")
     add(
         "--modes",
         nargs="+",
-        choices=JOINT_MODES,
-        default=list(JOINT_MODES),
+        choices=(*DEFAULT_MODES, *PEERS),
+        default=list(DEFAULT_MODES),
         help="what to measure beside the speed of each rank alone",
     )
     add("--json", type=Path, help="where to write all results")
@@ -78,6 +82,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"argument --json: must be in an existing folder, got {options.json}")
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("each of the two ranks needs a core of its own, this process may use one")
+    for mode in options.modes:
+        if package := missing_package(mode):
+            parser.error(f"argument --modes: {mode} needs {package}; run: pip install {package}")
     if options.link_mbit and not can_rate_limit():
         parser.error("argument --link-mbit: needs root, and the programs ip, tc and nsenter")
     return options
@@ -89,7 +96,8 @@ def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
     slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
     link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
     return (
-        f"rank 1: {slow}{link}; {options.repeats} x about {options.seconds:g} s a row\n"
+        f"{options.workload}; rank 1: {slow}{link}; "
+        f"{options.repeats} x about {options.seconds:g} s a row\n"
         f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
         f"torch {machine['torch']}, lightning {machine['lightning']}"
     )
@@ -110,6 +118,8 @@ def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-hetero-")))
         first, second, *_ = sorted(os.sched_getaffinity(0))
         yield Bench(
+            workload=options.workload,
+            link_mbit=options.link_mbit,
             cores=(first, second),
             slow=tuple(slow),
             hosts=hosts,
@@ -119,15 +129,15 @@ def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
 
 
 def run_once(
-    bench: Bench, options: argparse.Namespace, *, batches: int, number: int
+    bench: Bench, options: argparse.Namespace, *, pace: Pace, number: int
 ) -> dict[str, Run]:
     """Measure every row once, one after the other, and return the results by run."""
     results: dict[str, Run] = {}
-    for run in runs_of(options.modes, batches=batches, quota=options.quota):
-        result = bench.measure(run)
-        results[run.name] = result
+    for plan in plans_of(options.modes, pace):
+        result = bench.measure(plan)
+        results[plan.name] = result
         speed = f"{result['samples_per_s']:8,.0f} samples/s"
-        print(f"  {number}/{options.repeats}  {run.name:<14}{speed}", flush=True)
+        print(f"  {number}/{options.repeats}  {plan.name:<14}{speed}", flush=True)
     return results
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from peers import PEERS
+
 SOLO = ("solo fast", "solo slow")
 RAW = ("raw fast", "raw slow")
 SIDE_BY_SIDE = "side by side"
@@ -16,9 +18,12 @@ LABELS = {
     "solo slow": "slow rank alone",
     SIDE_BY_SIDE: "both, each its own training",
     DDP: "both, Lightning's DDP",
+    **{name: f"both, {peer.label} *" for name, peer in PEERS.items()},
     ELCHE: "both, ElCheStrategy",
     "raw": "sum of both alone in raw PyTorch",
 }
+
+FOOTNOTE = "* a plain PyTorch loop: without what the Trainer, by whose speeds the sum is, costs"
 
 # Samples per second of each run of one repeat, by the name of the run.
 Speeds = Mapping[str, float]
@@ -107,6 +112,8 @@ def render(summary: Mapping[str, Mapping[str, float]]) -> str:
                 )
             )
         )
+    if any(LABELS[row].endswith("*") for row in summary):
+        lines.append(FOOTNOTE)
     return "\n".join(lines)
 
 
@@ -114,4 +121,4 @@ def _line(cells: Sequence[str]) -> str:
     label, *numbers = cells
     widths = (10, 11, 18, 16, 7, 13)
     columns = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
-    return f"{label:<33}{''.join(columns)}"
+    return f"{label:<37}{''.join(columns)}"

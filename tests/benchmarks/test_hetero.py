@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hetero
 import pytest
+import workload
 from hetero import bench_for, headline, parse_arguments
 from machine import cpu_model
 
@@ -22,7 +23,18 @@ needs_two_cores = pytest.mark.skipif(
 @pytest.fixture
 def options() -> Namespace:
     """Options as the command line gives them."""
-    return Namespace(quota=0.25, link_mbit=None, repeats=3, seconds=20.0)
+    return Namespace(workload="cnn", quota=0.25, link_mbit=None, repeats=3, seconds=20.0)
+
+
+def test_the_workloads_on_offer_are_those_that_there_are() -> None:
+    """The command line names them without importing torch."""
+    assert tuple(workload.WORKLOADS) == hetero.WORKLOADS
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("cnn", 288_554), ("mlp", 942_442)])
+def test_a_workload_has_the_size_it_says(name: str, parameters: int) -> None:
+    """Four bytes each."""
+    assert workload.bytes_of(workload.WORKLOADS[name]()) == 4 * parameters
 
 
 @needs_two_cores
