@@ -29,5 +29,3 @@ def local_sgd_loop(options: Namespace) -> Iterator[PlainLoop]:
             backward=accelerator.backward,
             after_step=local_sgd.step,
         )
-    accelerator.wait_for_everyone()  # for the reason given at `torch_loops.process_group`
-    accelerator.end_training()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from peers import PEERS, missing_package
 from plans import Pace, plans_of
 from processes import RankFailed
 from rate_limit import can_rate_limit, rate_limited_hosts
+from results import Result, add_output_options, check_output_options, machine_line, write
 
 DEFAULT_MODES = ("raw", report.DDP, report.ELCHE)
 WORKLOADS = ("cnn", "mlp")
@@ -32,27 +32,32 @@ WORKLOADS = ("cnn", "mlp")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that groups and namespaces are removed
-    machine = describe_machine()
-    print(headline(options, machine), flush=True)
+    signal.signal(signal.SIGTERM, leave)
     try:
-        with bench_for(options) as bench:
-            pace = bench.pace(seconds=options.seconds, quota=options.quota)
-            repeats = [
-                run_once(bench, options, pace=pace, number=number)
-                for number in range(1, options.repeats + 1)
-            ]
+        result = measure(options)
     except RankFailed as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
+    write([result], options)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Measure every row as often as the options say, print the table, and return all."""
+    machine = describe_machine()
+    title = title_of(options)
+    print(f"{title}\n{machine_line(machine)}", flush=True)
+    with bench_for(options) as bench:
+        pace = bench.pace(seconds=options.seconds, quota=options.quota)
+        repeats = [
+            run_once(bench, options, pace=pace, number=number)
+            for number in range(1, options.repeats + 1)
+        ]
     speeds = [{name: run["samples_per_s"] for name, run in runs.items()} for runs in repeats]
     summary = report.summarise(speeds)
-    print(f"\nMedians of {options.repeats}\n{report.render(summary)}")
-    if options.json:
-        settings = {name: value for name, value in vars(options).items() if name != "json"}
-        result = {"machine": machine, "settings": settings, "summary": summary, "repeats": repeats}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    print(f"\nMedians of {options.repeats}\n{report.render(summary)}", flush=True)
+    settings = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
+    return Result(title=title, machine=machine, settings=settings, summary=summary, repeats=repeats)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -74,12 +79,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=list(DEFAULT_MODES),
         help="what to measure beside the speed of each rank alone",
     )
-    add("--json", type=Path, help="where to write all results")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"argument --repeats: must be at least 1, got {options.repeats}")
-    if options.json and not options.json.resolve().parent.is_dir():
-        parser.error(f"argument --json: must be in an existing folder, got {options.json}")
+    check_output_options(parser, options)
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("each of the two ranks needs a core of its own, this process may use one")
     for mode in options.modes:
@@ -90,16 +94,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return options
 
 
-def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
-    """Return what is measured, how, and on what."""
+def title_of(options: argparse.Namespace) -> str:
+    """Return what is measured, and how."""
     how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
     slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
     link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
     return (
         f"{options.workload}; rank 1: {slow}{link}; "
-        f"{options.repeats} x about {options.seconds:g} s a row\n"
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
-        f"torch {machine['torch']}, lightning {machine['lightning']}"
+        f"{options.repeats} x about {options.seconds:g} s a row"
     )
 
 
@@ -155,7 +157,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _leave(signum: int, frame: object) -> None:
+def leave(signum: int, frame: object) -> None:
+    """End as Ctrl-C does, so that groups and namespaces are removed."""
     del frame
     raise SystemExit(128 + signum)
 

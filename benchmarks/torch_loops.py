@@ -19,43 +19,32 @@ from workload import WORKLOADS, loader, optimizer_for
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the other rank, and part in the end."""
-    dist.init_process_group("gloo")
-    yield
-    # gloo's threads may need the GIL to let go of the last tensors, and its destructor, which waits
-    # for them, holds it; the barrier lets them finish first.
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@contextmanager
 def join_loop(options: Namespace) -> Iterator[PlainLoop]:
     """DDP whose ranks may have different numbers of batches."""
-    with process_group():
-        module = DistributedDataParallel(WORKLOADS[options.workload]())
-        yield PlainLoop(
-            module=module,
-            optimizer=optimizer_for(module),
-            batches=loader(options.batches),
-            around_epoch=lambda: Join([module]),
-        )
+    dist.init_process_group("gloo")
+    module = DistributedDataParallel(WORKLOADS[options.workload]())
+    yield PlainLoop(
+        module=module,
+        optimizer=optimizer_for(module),
+        batches=loader(options.batches),
+        around_epoch=lambda: Join([module]),
+    )
 
 
 @contextmanager
 def averager_loop(options: Namespace) -> Iterator[PlainLoop]:
     """Post-local SGD: DDP for the first steps, then averages of the parameters only."""
-    with process_group():
-        module = DistributedDataParallel(WORKLOADS[options.workload]())
-        warm_up = options.local_steps - 1  # so that it averages at the end of an epoch
-        state = PostLocalSGDState(
-            None, None, start_localSGD_iter=warm_up, post_local_gradient_allreduce=False
-        )
-        module.register_comm_hook(state, post_localSGD_hook)
-        averager = PeriodicModelAverager(period=options.local_steps, warmup_steps=warm_up)
-        yield PlainLoop(
-            module=module,
-            optimizer=optimizer_for(module),
-            batches=loader(options.batches),
-            after_step=lambda: averager.average_parameters(module.parameters()),
-        )
+    dist.init_process_group("gloo")
+    module = DistributedDataParallel(WORKLOADS[options.workload]())
+    warm_up = options.local_steps - 1  # so that it averages at the end of an epoch
+    state = PostLocalSGDState(
+        None, None, start_localSGD_iter=warm_up, post_local_gradient_allreduce=False
+    )
+    module.register_comm_hook(state, post_localSGD_hook)
+    averager = PeriodicModelAverager(period=options.local_steps, warmup_steps=warm_up)
+    yield PlainLoop(
+        module=module,
+        optimizer=optimizer_for(module),
+        batches=loader(options.batches),
+        after_step=lambda: averager.average_parameters(module.parameters()),
+    )

@@ -52,8 +52,8 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         folder=folder,
         timeout_s=500.0,
     )
-    assert (finished.code, finished.stderr) == (0, "")
-    runs: dict[str, Any] = json.loads((folder / "all.json").read_text())["repeats"][0]
+    assert (finished.code, finished.stderr) == (0, ""), finished.stdout
+    runs: dict[str, Any] = json.loads((folder / "all.json").read_text())[0]["repeats"][0]
     return runs
 
 
