@@ -14,6 +14,7 @@ from typing import TypedDict
 from plans import Pace, Plan
 from processes import Command, run_together
 from rate_limit import Host
+from typing_extensions import NotRequired
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"  # `slow_rank.py` is there
@@ -31,14 +32,21 @@ KEEP_MEMORY = {
 
 
 class Run(TypedDict):
-    """The result of a run: what all ranks did after the warm-up, and details of the strategy."""
+    """The result of a run: what all ranks did after the warm-up, and details of the row.
+
+    It began and ended at these times of the clock `time.monotonic`.
+    """
 
     samples: int
     batches: int
     seconds: float
     samples_per_s: float
     model_bytes: int
+    begun: float
+    ended: float
     details: dict[str, object]
+    samples_per_s_at: NotRequired[list[float]]  # of the slow rank alone, at each quota of a drift
+    quota_shares: NotRequired[list[float]]  # part of the time that each quota of a drift had
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +71,19 @@ class Bench:
     folder: Path
     timeout_s: float
 
-    def pace(self, *, seconds: float, quota: float) -> Pace:
+    @property
+    def begun(self) -> Path:
+        """The file that is there once the warm-up of rank 0 is over."""
+        return self.folder / "result0.begun"
+
+    def pace(self, *, seconds: float, quotas: tuple[float, ...]) -> Pace:
         """Return the pace at which the fast rank alone trains for `seconds`."""
         run = self.measure(Plan(name="probe", mode="raw", ranks=(0,), batches=(PROBE_BATCHES,)))
         batch_s = run["seconds"] / run["batches"]
         exchange_s = 8e-6 * run["model_bytes"] / self.link_mbit if self.link_mbit else 0.0
         return Pace(
             batches=round(seconds / batch_s / EPOCHS),
-            quota=quota,
+            quotas=quotas,
             exchange_batches=exchange_s / batch_s,
         )
 
@@ -79,6 +92,7 @@ class Bench:
         results = [self.folder / f"result{rank}.json" for rank in plan.ranks]
         for result in results:
             result.unlink(missing_ok=True)
+            result.with_suffix(".begun").unlink(missing_ok=True)
         environment = joint_environment(self.hosts) if plan.together else {}
         commands = [
             self._command(plan, rank, batches, environment, result)

@@ -18,6 +18,7 @@ from pathlib import Path
 import report
 from bench import Bench, Run
 from cpu_group import can_limit, cpu_group
+from drift import Drift
 from machine import describe_machine
 from peers import PEERS, missing_package
 from plans import Pace, plans_of
@@ -47,8 +48,9 @@ def measure(options: argparse.Namespace) -> Result:
     machine = describe_machine()
     title = title_of(options)
     print(f"{title}\n{machine_line(machine)}", flush=True)
+    quotas = (options.quota, *options.drift)
     with bench_for(options) as bench:
-        pace = bench.pace(seconds=options.seconds, quota=options.quota)
+        pace = bench.pace(seconds=options.seconds, quotas=quotas)
         repeats = [
             run_once(bench, options, pace=pace, number=number)
             for number in range(1, options.repeats + 1)
@@ -68,6 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    add("--drift", type=_quota, nargs="+", default=[], help="further quotas, in the midst of a row")
     add("--workload", choices=WORKLOADS, default="cnn", help="what to train")
     add("--link-mbit", type=_positive, help="join the ranks by a link of so many Mbit/s")
     add("--repeats", type=int, default=3, help="how often to measure every row; medians count")
@@ -89,6 +92,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for mode in options.modes:
         if package := missing_package(mode):
             parser.error(f"argument --modes: {mode} needs {package}; run: pip install {package}")
+    if options.drift and (options.quota == 1.0 or not can_limit()):
+        parser.error("argument --drift: needs a control group, and a --quota below 1")
     if options.link_mbit and not can_rate_limit():
         parser.error("argument --link-mbit: needs root, and the programs ip, tc and nsenter")
     return options
@@ -98,9 +103,10 @@ def title_of(options: argparse.Namespace) -> str:
     """Return what is measured, and how."""
     how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
     slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
+    then = "".join(f", then {quota:.1%}" for quota in options.drift)
     link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
     return (
-        f"{options.workload}; rank 1: {slow}{link}; "
+        f"{options.workload}; rank 1: {slow}{then}{link}; "
         f"{options.repeats} x about {options.seconds:g} s a row"
     )
 
@@ -130,13 +136,23 @@ def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
         )
 
 
+def drift_for(bench: Bench, options: argparse.Namespace) -> Drift | None:
+    """Return how the slow rank's speed changes, if it does."""
+    if not options.drift:
+        return None
+    _, procs = bench.slow
+    quotas = (options.quota, *options.drift)
+    return Drift(group=Path(procs).parent, quotas=quotas, seconds=options.seconds)
+
+
 def run_once(
     bench: Bench, options: argparse.Namespace, *, pace: Pace, number: int
 ) -> dict[str, Run]:
     """Measure every row once, one after the other, and return the results by run."""
     results: dict[str, Run] = {}
+    drift = drift_for(bench, options)
     for plan in plans_of(options.modes, pace):
-        result = bench.measure(plan)
+        result = drift.measure(bench, plan, results) if drift else bench.measure(plan)
         results[plan.name] = result
         speed = f"{result['samples_per_s']:8,.0f} samples/s"
         print(f"  {number}/{options.repeats}  {plan.name:<14}{speed}", flush=True)

@@ -37,15 +37,13 @@ class PlainLoop:
     after_step: Callable[[], object] = lambda: None
     around_epoch: Callable[[], AbstractContextManager[object]] = nullcontext
 
-    def run(self, *, epochs: int, slow_down: SlowDown) -> list[float]:
-        """Train, and return when each epoch ended."""
-        ends = []
+    def run(self, *, epochs: int, slow_down: SlowDown, after_epoch: Callable[[], object]) -> None:
+        """Train, and call `after_epoch` whenever an epoch has ended."""
         for _ in range(epochs):
             with self.around_epoch():
                 for batch in self.batches:
                     self._step(batch, slow_down)
-            ends.append(time.monotonic())
-        return ends
+            after_epoch()
 
     def _step(self, batch: tuple[Tensor, Tensor], slow_down: SlowDown) -> None:
         begun = time.monotonic()

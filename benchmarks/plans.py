@@ -18,13 +18,19 @@ class Pace:
 
     Attributes:
         batches: What the fast rank alone trains in one epoch.
-        quota: Speed of the slow rank as a part of that of the fast one.
+        quotas: Speed of the slow rank as a part of that of the fast one; if it changes during a
+            run, one after the other.
         exchange_batches: What the fast rank trains while the model passes over the link once.
     """
 
     batches: int
-    quota: float
+    quotas: tuple[float, ...]
     exchange_batches: float = 0.0
+
+    @property
+    def quota(self) -> float:
+        """The mean over time."""
+        return sum(self.quotas) / len(self.quotas)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +94,12 @@ def _peer_plan(name: str, peer: Peer, pace: Pace) -> Plan:
         # As long as both have batches they go at the slow rank's speed, then the fast one alone.
         part = 1.0 / (2.0 - pace.quota + pace.exchange_batches)
         return _plan(name, name, {0: part, 1: part * pace.quota}, pace)
-    steps = round(LOCAL_STEPS / pace.quota) if peer.is_tuned else LOCAL_STEPS, LOCAL_STEPS
+    # By hand means once, for the speed that the slow rank begins with.
+    steps = round(LOCAL_STEPS / pace.quotas[0]) if peer.is_tuned else LOCAL_STEPS, LOCAL_STEPS
+    rates = [
+        1.0 / (max(steps[0], steps[1] / quota) + pace.exchange_batches) for quota in pace.quotas
+    ]
     # Whole windows, so that an epoch ends where the ranks meet.
-    windows = max(1, round(pace.batches / (steps[1] / pace.quota + pace.exchange_batches)))
+    windows = max(1, round(pace.batches * sum(rates) / len(rates)))
     batches = tuple(windows * own for own in steps)
     return Plan(name=name, mode=name, ranks=(0, 1), batches=batches, local_steps=steps)

@@ -43,7 +43,9 @@ def main() -> None:
     if options.cgroup_procs:
         # Not earlier, since importing torch and others under a small quota takes long.
         options.cgroup_procs.write_text(str(os.getpid()))
-    ends, details = train(options)
+    clock = EpochClock(options.result.with_suffix(".begun"))
+    details = train(options, clock)
+    ends = clock.ends
     batches = (options.epochs - 1) * options.batches
     seconds = ends[-1] - ends[0]
     result = {
@@ -52,10 +54,11 @@ def main() -> None:
         "seconds": seconds,
         "samples_per_s": batches * BATCH_SIZE / seconds,
         "model_bytes": bytes_of(WORKLOADS[options.workload]()),
+        "begun": ends[0],
+        "ended": ends[-1],
         "details": details,
     }
-    if options.result:
-        options.result.write_text(json.dumps(result))
+    options.result.write_text(json.dumps(result))
     if options.mode in PEERS:
         # Not by way of the destructors: DDP's holds the GIL and may be the one to end gloo, which
         # then waits for a thread of its own that needs the GIL to let go of its last tensor.
@@ -72,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, required=True, help="the warm-up included")
     parser.add_argument("--factor", type=float, default=1.0, help="sleep to be so much slower")
     parser.add_argument("--cgroup-procs", type=Path, help="the group that limits this process")
-    parser.add_argument("--result", type=Path, help="where to write the result")
+    parser.add_argument("--result", type=Path, required=True, help="where to write the result")
     return parser.parse_args()
 
 
@@ -96,17 +99,17 @@ def raw_loop(options: argparse.Namespace) -> AbstractContextManager[PlainLoop]:
 
 
 def run_plain(
-    make_loop: LoopMaker, options: argparse.Namespace
-) -> tuple[list[float], dict[str, object]]:
-    """Train in a plain PyTorch loop and return when each epoch ended."""
+    make_loop: LoopMaker, options: argparse.Namespace, clock: EpochClock
+) -> dict[str, object]:
+    """Train in a plain PyTorch loop."""
     slow_down = SlowDown(factor=options.factor)
     with make_loop(options) as loop:
-        return loop.run(epochs=options.epochs, slow_down=slow_down), {}
+        loop.run(epochs=options.epochs, slow_down=slow_down, after_epoch=clock.note)
+    return {}
 
 
-def run_trainer(options: argparse.Namespace) -> tuple[list[float], dict[str, object]]:
-    """Train with Lightning and return when each epoch ended, and details of the strategy."""
-    clock = EpochClock()
+def run_trainer(options: argparse.Namespace, clock: EpochClock) -> dict[str, object]:
+    """Train with Lightning and return details of the strategy."""
     own_rank = int(os.environ.get("LOCAL_RANK", "0"))
     trainer = Trainer(
         accelerator="cpu",
@@ -120,18 +123,28 @@ def run_trainer(options: argparse.Namespace) -> tuple[list[float], dict[str, obj
         enable_progress_bar=False,
     )
     trainer.fit(ImageClassifier(options.workload), loader(options.batches))
-    return clock.ends, details_of(trainer)
+    return details_of(trainer)
 
 
 class EpochClock(Callback):
-    """Notes when each training epoch ended."""
+    """Notes when each training epoch ended.
 
-    def __init__(self) -> None:
+    Args:
+        begun: The file that shows to others that the warm-up is over.
+    """
+
+    def __init__(self, begun: Path) -> None:
+        self.begun = begun
         self.ends: list[float] = []
+
+    def note(self) -> None:
+        """Note that an epoch has ended."""
+        self.ends.append(time.monotonic())
+        self.begun.touch()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.ends.append(time.monotonic())
+        self.note()
 
 
 def details_of(trainer: Trainer) -> dict[str, object]:

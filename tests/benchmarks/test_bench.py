@@ -18,6 +18,8 @@ def run_of(*, samples: int, seconds: float) -> Run:
         seconds=seconds,
         samples_per_s=samples / seconds,
         model_bytes=4,
+        begun=0.0,
+        ended=seconds,
         details={},
     )
 
@@ -62,8 +64,8 @@ def test_the_pace_follows_from_a_probe_and_the_link(
         folder=Path(),
         timeout_s=1.0,
     )
-    assert bench.pace(seconds=30.0, quota=0.5) == Pace(
-        batches=100, quota=0.5, exchange_batches=exchange_batches
+    assert bench.pace(seconds=30.0, quotas=(0.5,)) == Pace(
+        batches=100, quotas=(0.5,), exchange_batches=exchange_batches
     )
 
 

@@ -23,7 +23,7 @@ needs_two_cores = pytest.mark.skipif(
 @pytest.fixture
 def options() -> Namespace:
     """Options as the command line gives them."""
-    return Namespace(workload="cnn", quota=0.25, link_mbit=None, repeats=3, seconds=20.0)
+    return Namespace(workload="cnn", quota=0.25, drift=[], link_mbit=None, repeats=3, seconds=20.0)
 
 
 def test_the_workloads_on_offer_are_those_that_there_are() -> None:

@@ -6,7 +6,7 @@ import pytest
 from peers import PEERS
 from plans import Pace, plans_of
 
-PACE = Pace(batches=100, quota=0.25)
+PACE = Pace(batches=100, quotas=(0.25,))
 
 
 def test_runs_last_equally_long() -> None:
@@ -35,14 +35,14 @@ def test_peers_get_whole_windows_equal_or_tuned_by_hand() -> None:
 
 def test_a_slow_link_is_reckoned_with() -> None:
     """DDP exchanges at every step, local SGD once in a window."""
-    pace = Pace(batches=1000, quota=1.0, exchange_batches=9.0)
+    pace = Pace(batches=1000, quotas=(1.0,), exchange_batches=9.0)
     plans = {plan.name: plan.batches for plan in plans_of(["ddp", "averager"], pace)}
     assert (plans["ddp"], plans["averager"]) == ((200, 200), (530, 530))
 
 
 def test_equal_ranks_double_the_speed_of_both_strategies() -> None:
     """At 1:1 DDP should reach the sum."""
-    plans = plans_of(["ddp", "elche"], Pace(batches=100, quota=1.0))
+    plans = plans_of(["ddp", "elche"], Pace(batches=100, quotas=(1.0,)))
     assert [plan.batches for plan in plans[-2:]] == [(200, 200), (200, 200)]
 
 
@@ -61,5 +61,11 @@ def test_the_ranks_alone_are_always_measured(modes: list[str]) -> None:
 
 def test_a_run_has_some_batches_however_short_it_is() -> None:
     """No rank is left without a batch, and no peer without an averaging."""
-    plans = plans_of(["join", "averager", "elche"], Pace(batches=1, quota=0.01))
+    plans = plans_of(["join", "averager", "elche"], Pace(batches=1, quotas=(0.01,)))
     assert min(min(plan.batches) for plan in plans) == 8
+
+
+def test_counts_by_hand_are_those_of_the_first_quota() -> None:
+    """20 and 10 at a half; at an eighth such a window takes as long as 80 fast batches."""
+    (*_, plan) = plans_of(["torchft-tuned"], Pace(batches=160, quotas=(0.5, 0.125)))
+    assert (plan.local_steps, plan.batches) == ((20, 10), (100, 50))
