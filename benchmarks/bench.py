@@ -1,4 +1,4 @@
-"""Runs a row of the benchmark: which ranks, how many batches, in which surroundings."""
+"""Runs a row of the benchmark in its surroundings: cores, a slow rank, a link."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from plans import Pace, Plan
 from processes import Command, run_together
 from rate_limit import Host
-from report import DDP, ELCHE, RAW, SIDE_BY_SIDE, SOLO
+from typing_extensions import NotRequired
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"  # `slow_rank.py` is there
 EPOCHS = 3  # the first is the warm-up
-MIN_BATCHES = 8  # of an epoch
 PROBE_BATCHES = 30  # of an epoch of the run that finds out how fast this machine is
 
 
@@ -32,65 +32,21 @@ KEEP_MEMORY = {
 
 
 class Run(TypedDict):
-    """The result of a run: what all ranks did after the warm-up, and details of the strategy."""
+    """The result of a run: what all ranks did after the warm-up, and details of the row.
+
+    It began and ended at these times of the clock `time.monotonic`.
+    """
 
     samples: int
     batches: int
     seconds: float
     samples_per_s: float
+    model_bytes: int
+    begun: float
+    ended: float
     details: dict[str, object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One run.
-
-    Attributes:
-        name: Its name in the results.
-        mode: What the worker does.
-        ranks: Which of the two ranks take part.
-        batches: Batches of an epoch of each rank; over all ranks where they train together.
-    """
-
-    name: str
-    mode: str
-    ranks: tuple[int, ...]
-    batches: tuple[int, ...]
-
-    @property
-    def together(self) -> bool:
-        """Whether the ranks are one training rather than one each."""
-        return len(self.ranks) > 1 and self.mode != "solo"
-
-
-def runs_of(modes: Collection[str], *, batches: int, quota: float) -> list[Plan]:
-    """Return the runs of one repeat, each of about the same duration.
-
-    Args:
-        modes: What to measure beside the ranks alone.
-        batches: What the fast rank trains in one epoch.
-        quota: Speed of the slow rank as a part of that of the fast one.
-    """
-    relative = (1.0, quota)
-    plans: list[tuple[str, str, tuple[int, ...], tuple[float, ...]]] = [
-        (name, "solo", (rank,), (relative[rank],)) for rank, name in enumerate(SOLO)
-    ]
-    plans.append((SIDE_BY_SIDE, "solo", (0, 1), relative))
-    if "raw" in modes:
-        plans += [(name, "raw", (rank,), (relative[rank],)) for rank, name in enumerate(RAW)]
-    if DDP in modes:
-        plans.append((DDP, DDP, (0, 1), (2.0 * quota,) * 2))  # both go at the slow rank's speed
-    if ELCHE in modes:
-        plans.append((ELCHE, ELCHE, (0, 1), (1.0 + quota,) * 2))
-    return [
-        Plan(
-            name=name,
-            mode=mode,
-            ranks=ranks,
-            batches=tuple(max(MIN_BATCHES, round(batches * part)) for part in parts),
-        )
-        for name, mode, ranks, parts in plans
-    ]
+    samples_per_s_at: NotRequired[list[float]]  # of the slow rank alone, at each quota of a drift
+    quota_shares: NotRequired[list[float]]  # part of the time that each quota of a drift had
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,40 +54,52 @@ class Bench:
     """Where the ranks run.
 
     Attributes:
+        workload: What the ranks train.
         cores: The core of each rank.
         slow: Arguments of the worker that make rank 1 slow.
         hosts: The network namespace of each rank; `None` for this process's own.
+        link_mbit: Mbit/s of the link between them, if it is limited.
         folder: For logs and results.
         timeout_s: Longest duration of a run.
     """
 
+    workload: str
     cores: tuple[int, int]
     slow: tuple[str, ...]
     hosts: tuple[Host, Host] | None
+    link_mbit: float | None
     folder: Path
     timeout_s: float
 
-    def batches_in(self, seconds: float) -> int:
-        """Return how many batches of an epoch let the fast rank alone train for `seconds`."""
-        probe = Plan(name="probe", mode="raw", ranks=(0,), batches=(PROBE_BATCHES,))
-        run = self.measure(probe)
-        return round(run["batches"] / run["seconds"] * seconds / EPOCHS)
+    @property
+    def begun(self) -> Path:
+        """The file that is there once the warm-up of rank 0 is over."""
+        return self.folder / "result0.begun"
+
+    def pace(self, *, seconds: float, quotas: tuple[float, ...]) -> Pace:
+        """Return the pace at which the fast rank alone trains for `seconds`."""
+        run = self.measure(Plan(name="probe", mode="raw", ranks=(0,), batches=(PROBE_BATCHES,)))
+        batch_s = run["seconds"] / run["batches"]
+        exchange_s = 8e-6 * run["model_bytes"] / self.link_mbit if self.link_mbit else 0.0
+        return Pace(
+            batches=round(seconds / batch_s / EPOCHS),
+            quotas=quotas,
+            exchange_batches=exchange_s / batch_s,
+        )
 
     def measure(self, plan: Plan) -> Run:
         """Run the plan and return its result."""
         results = [self.folder / f"result{rank}.json" for rank in plan.ranks]
         for result in results:
             result.unlink(missing_ok=True)
+            result.with_suffix(".begun").unlink(missing_ok=True)
         environment = joint_environment(self.hosts) if plan.together else {}
         commands = [
             self._command(plan, rank, batches, environment, result)
             for rank, batches, result in zip(plan.ranks, plan.batches, results, strict=True)
         ]
         run_together(commands, timeout_s=self.timeout_s, folder=self.folder)
-        first, *others = (read_run(result) for result in results)
-        if not plan.together:
-            first["samples_per_s"] += sum(other["samples_per_s"] for other in others)
-        return first
+        return joint_run(plan, [read_run(result) for result in results])
 
     def _command(
         self,
@@ -143,16 +111,32 @@ class Bench:
     ) -> Command:
         own = worker_environment()
         arguments = [sys.executable, str(HERE / "worker.py"), "--mode", plan.mode]
+        arguments += ["--workload", self.workload, "--result", str(result)]
         arguments += ["--batches", str(batches), "--epochs", str(EPOCHS)]
-        arguments += ["--result", str(result)]
+        if plan.local_steps:
+            arguments += ["--local-steps", str(plan.local_steps[rank])]
         if rank == 1:
             arguments += self.slow
         if environment:
             own |= {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own["HOST_ADDRESS"] = environment["MASTER_ADDR"]
         if environment and self.hosts:
+            own["HOST_ADDRESS"] = self.hosts[rank].address
             own["GLOO_SOCKET_IFNAME"] = self.hosts[rank].interface
             arguments = [*self.hosts[rank].prefix, *arguments]
         return Command(arguments=arguments, environment=own, core=self.cores[rank])
+
+
+def joint_run(plan: Plan, runs: Sequence[Run]) -> Run:
+    """Return what all ranks did: over the time of the first, if they trained together."""
+    run = runs[0].copy()
+    if not plan.together:
+        run["samples_per_s"] = sum(own["samples_per_s"] for own in runs)
+    elif not plan.shares_batches:
+        run["samples"] = sum(own["samples"] for own in runs)
+        run["batches"] = sum(own["batches"] for own in runs)
+        run["samples_per_s"] = run["samples"] / run["seconds"]
+    return run
 
 
 def read_run(file: Path) -> Run:

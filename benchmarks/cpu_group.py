@@ -29,10 +29,15 @@ def cpu_group(quota: float, controller: Path = CPU_CONTROLLER) -> Iterator[Path]
     group.mkdir()
     try:
         (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-        (group / "cpu.cfs_quota_us").write_text(str(round(quota * PERIOD_US)))
+        set_quota(group, quota)
         yield group / "cgroup.procs"
     finally:
         remove(group)
+
+
+def set_quota(group: Path, quota: float) -> None:
+    """Give the processes of a group `quota` of one core from now on."""
+    (group / "cpu.cfs_quota_us").write_text(str(round(quota * PERIOD_US)))
 
 
 def remove(group: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -17,39 +16,50 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import report
-from bench import Bench, Run, runs_of
+from bench import Bench, Run
 from cpu_group import can_limit, cpu_group
+from drift import Drift
 from machine import describe_machine
+from peers import PEERS, missing_package
+from plans import Pace, plans_of
 from processes import RankFailed
 from rate_limit import can_rate_limit, rate_limited_hosts
+from results import Result, add_output_options, check_output_options, machine_line, write
 
-JOINT_MODES = ("raw", report.DDP, report.ELCHE)
+DEFAULT_MODES = ("raw", report.DDP, report.ELCHE)
+WORKLOADS = ("cnn", "mlp")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that groups and namespaces are removed
-    machine = describe_machine()
-    print(headline(options, machine), flush=True)
+    signal.signal(signal.SIGTERM, leave)
     try:
-        with bench_for(options) as bench:
-            batches = bench.batches_in(options.seconds)
-            repeats = [
-                run_once(bench, options, batches=batches, number=number)
-                for number in range(1, options.repeats + 1)
-            ]
+        result = measure(options)
     except RankFailed as err:
         print(f"error: {err}", file=sys.stderr)
         return 1
+    write([result], options)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Measure every row as often as the options say, print the table, and return all."""
+    machine = describe_machine()
+    title = title_of(options)
+    print(f"{title}\n{machine_line(machine)}", flush=True)
+    quotas = (options.quota, *options.drift)
+    with bench_for(options) as bench:
+        pace = bench.pace(seconds=options.seconds, quotas=quotas)
+        repeats = [
+            run_once(bench, options, pace=pace, number=number)
+            for number in range(1, options.repeats + 1)
+        ]
     speeds = [{name: run["samples_per_s"] for name, run in runs.items()} for runs in repeats]
     summary = report.summarise(speeds)
-    print(f"\nMedians of {options.repeats}\n{report.render(summary)}")
-    if options.json:
-        settings = {name: value for name, value in vars(options).items() if name != "json"}
-        result = {"machine": machine, "settings": settings, "summary": summary, "repeats": repeats}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    print(f"\nMedians of {options.repeats}\n{report.render(summary)}", flush=True)
+    settings = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
+    return Result(title=title, machine=machine, settings=settings, summary=summary, repeats=repeats)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,38 +70,44 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add = parser.add_argument
     add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    add("--drift", type=_quota, nargs="+", default=[], help="further quotas, in the midst of a row")
+    add("--workload", choices=WORKLOADS, default="cnn", help="what to train")
     add("--link-mbit", type=_positive, help="join the ranks by a link of so many Mbit/s")
     add("--repeats", type=int, default=3, help="how often to measure every row; medians count")
     add("--seconds", type=_positive, default=20.0, help="about how long a row trains")
     add(
         "--modes",
         nargs="+",
-        choices=JOINT_MODES,
-        default=list(JOINT_MODES),
+        choices=(*DEFAULT_MODES, *PEERS),
+        default=list(DEFAULT_MODES),
         help="what to measure beside the speed of each rank alone",
     )
-    add("--json", type=Path, help="where to write all results")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"argument --repeats: must be at least 1, got {options.repeats}")
-    if options.json and not options.json.resolve().parent.is_dir():
-        parser.error(f"argument --json: must be in an existing folder, got {options.json}")
+    check_output_options(parser, options)
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("each of the two ranks needs a core of its own, this process may use one")
+    for mode in options.modes:
+        if package := missing_package(mode):
+            parser.error(f"argument --modes: {mode} needs {package}; run: pip install {package}")
+    if options.drift and (options.quota == 1.0 or not can_limit()):
+        parser.error("argument --drift: needs a control group, and a --quota below 1")
     if options.link_mbit and not can_rate_limit():
         parser.error("argument --link-mbit: needs root, and the programs ip, tc and nsenter")
     return options
 
 
-def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
-    """Return what is measured, how, and on what."""
+def title_of(options: argparse.Namespace) -> str:
+    """Return what is measured, and how."""
     how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
     slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
+    then = "".join(f", then {quota:.1%}" for quota in options.drift)
     link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
     return (
-        f"rank 1: {slow}{link}; {options.repeats} x about {options.seconds:g} s a row\n"
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
-        f"torch {machine['torch']}, lightning {machine['lightning']}"
+        f"{options.workload}; rank 1: {slow}{then}{link}; "
+        f"{options.repeats} x about {options.seconds:g} s a row"
     )
 
 
@@ -110,6 +126,8 @@ def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-hetero-")))
         first, second, *_ = sorted(os.sched_getaffinity(0))
         yield Bench(
+            workload=options.workload,
+            link_mbit=options.link_mbit,
             cores=(first, second),
             slow=tuple(slow),
             hosts=hosts,
@@ -118,16 +136,26 @@ def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
         )
 
 
+def drift_for(bench: Bench, options: argparse.Namespace) -> Drift | None:
+    """Return how the slow rank's speed changes, if it does."""
+    if not options.drift:
+        return None
+    _, procs = bench.slow
+    quotas = (options.quota, *options.drift)
+    return Drift(group=Path(procs).parent, quotas=quotas, seconds=options.seconds)
+
+
 def run_once(
-    bench: Bench, options: argparse.Namespace, *, batches: int, number: int
+    bench: Bench, options: argparse.Namespace, *, pace: Pace, number: int
 ) -> dict[str, Run]:
     """Measure every row once, one after the other, and return the results by run."""
     results: dict[str, Run] = {}
-    for run in runs_of(options.modes, batches=batches, quota=options.quota):
-        result = bench.measure(run)
-        results[run.name] = result
+    drift = drift_for(bench, options)
+    for plan in plans_of(options.modes, pace):
+        result = drift.measure(bench, plan, results) if drift else bench.measure(plan)
+        results[plan.name] = result
         speed = f"{result['samples_per_s']:8,.0f} samples/s"
-        print(f"  {number}/{options.repeats}  {run.name:<14}{speed}", flush=True)
+        print(f"  {number}/{options.repeats}  {plan.name:<14}{speed}", flush=True)
     return results
 
 
@@ -145,7 +173,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _leave(signum: int, frame: object) -> None:
+def leave(signum: int, frame: object) -> None:
+    """End as Ctrl-C does, so that groups and namespaces are removed."""
     del frame
     raise SystemExit(128 + signum)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from peers import PEERS
+
 SOLO = ("solo fast", "solo slow")
 RAW = ("raw fast", "raw slow")
 SIDE_BY_SIDE = "side by side"
@@ -16,9 +18,12 @@ LABELS = {
     "solo slow": "slow rank alone",
     SIDE_BY_SIDE: "both, each its own training",
     DDP: "both, Lightning's DDP",
+    **{name: f"both, {peer.label} *" for name, peer in PEERS.items()},
     ELCHE: "both, ElCheStrategy",
     "raw": "sum of both alone in raw PyTorch",
 }
+
+FOOTNOTE = "* a plain PyTorch loop: without what the Trainer, by whose speeds the sum is, costs"
 
 # Samples per second of each run of one repeat, by the name of the run.
 Speeds = Mapping[str, float]
@@ -84,34 +89,45 @@ def summarise(repeats: Sequence[Speeds]) -> dict[str, dict[str, float]]:
     }
 
 
+HEAD = ("", "samples/s", "of the sum", "(min - max)", "of side by side", "x DDP", "x fast alone")
+
+
 def render(summary: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the table of the medians."""
-    head = (
-        *("", "samples/s", "of the sum", "(min - max)"),
-        *("of side by side", "x DDP", "x fast alone"),
-    )
-    lines = [_line(head)]
-    for row, values in summary.items():
-        spread = f"({values['of_the_sum_min']:.1%} - {values['of_the_sum_max']:.1%})"
-        times_ddp = f"{values['over_ddp_ratio']:.2f}" if "over_ddp_ratio" in values else "-"
-        lines.append(
-            _line(
-                (
-                    LABELS[row],
-                    f"{values['samples_per_s']:,.0f}",
-                    f"{values['of_the_sum_ratio']:.1%}",
-                    spread,
-                    f"{values['of_side_by_side_ratio']:.1%}",
-                    times_ddp,
-                    f"{values['over_fast_alone_ratio']:.2f}",
-                )
-            )
+    """Return the table of the medians for a terminal."""
+    lines = [_line(cells) for cells in (HEAD, *_cells(summary))]
+    return "\n".join([*lines, *_footnotes(summary)])
+
+
+def render_markdown(summary: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the table of the medians in Markdown."""
+    rule = ("---", *("---:" for _ in HEAD[1:]))
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, rule, *_cells(summary))]
+    # Escaped, since Markdown makes text between two asterisks italic.
+    notes = [f"\n{note}" for note in _footnotes(summary)]
+    return "\n".join([*lines, *notes]).replace("*", r"\*")
+
+
+def _cells(summary: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            LABELS[row],
+            f"{values['samples_per_s']:,.0f}",
+            f"{values['of_the_sum_ratio']:.1%}",
+            f"({values['of_the_sum_min']:.1%} - {values['of_the_sum_max']:.1%})",
+            f"{values['of_side_by_side_ratio']:.1%}",
+            f"{values['over_ddp_ratio']:.2f}" if "over_ddp_ratio" in values else "-",
+            f"{values['over_fast_alone_ratio']:.2f}",
         )
-    return "\n".join(lines)
+        for row, values in summary.items()
+    ]
+
+
+def _footnotes(summary: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [FOOTNOTE] if any(LABELS[row].endswith("*") for row in summary) else []
 
 
 def _line(cells: Sequence[str]) -> str:
     label, *numbers = cells
     widths = (10, 11, 18, 16, 7, 13)
     columns = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
-    return f"{label:<33}{''.join(columns)}"
+    return f"{label:<37}{''.join(columns)}"

@@ -9,20 +9,28 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from peers import PEERS
+from plain_loop import PlainLoop
 from quiet_lightning import quiet_lightning
 from slow_rank import SlowDown
 from typing_extensions import override
-from workload import BATCH_SIZE, ImageClassifier, cnn, loader, loss_of, optimizer_for
+from workload import BATCH_SIZE, WORKLOADS, ImageClassifier, bytes_of, loader, optimizer_for
 
 from lightning_elche import ElCheStrategy
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
+
+TRAINER = ("solo", "ddp", "elche")
 
 
 def main() -> None:
@@ -31,10 +39,13 @@ def main() -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     seed_everything(0, verbose=False)
+    train = run_trainer if options.mode in TRAINER else partial(run_plain, loop_of(options.mode))
     if options.cgroup_procs:
-        # Not earlier, since importing torch under a small quota takes long.
+        # Not earlier, since importing torch and others under a small quota takes long.
         options.cgroup_procs.write_text(str(os.getpid()))
-    ends, details = run_raw(options) if options.mode == "raw" else run_trainer(options)
+    clock = EpochClock(options.result.with_suffix(".begun"))
+    details = train(options, clock)
+    ends = clock.ends
     batches = (options.epochs - 1) * options.batches
     seconds = ends[-1] - ends[0]
     result = {
@@ -42,45 +53,63 @@ def main() -> None:
         "batches": batches,
         "seconds": seconds,
         "samples_per_s": batches * BATCH_SIZE / seconds,
+        "model_bytes": bytes_of(WORKLOADS[options.workload]()),
+        "begun": ends[0],
+        "ended": ends[-1],
         "details": details,
     }
-    if options.result:
-        options.result.write_text(json.dumps(result))
+    options.result.write_text(json.dumps(result))
+    if options.mode in PEERS:
+        # Not by way of the destructors: DDP's holds the GIL and may be the one to end gloo, which
+        # then waits for a thread of its own that needs the GIL to let go of its last tensor.
+        os._exit(0)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", choices=("raw", "solo", "ddp", "elche"), required=True)
-    parser.add_argument("--batches", type=int, required=True, help="of an epoch, over all ranks")
+    parser.add_argument("--mode", choices=(*TRAINER, "raw", *PEERS), required=True)
+    parser.add_argument("--workload", choices=WORKLOADS, required=True)
+    parser.add_argument("--batches", type=int, required=True, help="of an epoch; see `Plan`")
+    parser.add_argument("--local-steps", type=int, help="between two averagings")
     parser.add_argument("--epochs", type=int, required=True, help="the warm-up included")
     parser.add_argument("--factor", type=float, default=1.0, help="sleep to be so much slower")
     parser.add_argument("--cgroup-procs", type=Path, help="the group that limits this process")
-    parser.add_argument("--result", type=Path, help="where to write the result")
+    parser.add_argument("--result", type=Path, required=True, help="where to write the result")
     return parser.parse_args()
 
 
-def run_raw(options: argparse.Namespace) -> tuple[list[float], dict[str, object]]:
-    """Train in a plain PyTorch loop and return when each epoch ended."""
-    module = cnn()
-    optimizer = optimizer_for(module)
-    slow_down = SlowDown(factor=options.factor)
-    ends = []
+LoopMaker = Callable[[argparse.Namespace], AbstractContextManager[PlainLoop]]
+
+
+def loop_of(mode: str) -> LoopMaker:
+    """Return what makes the loop of a mode; a peer's package is imported only by its own rows."""
+    if mode == "raw":
+        return raw_loop
+    module, _, function = PEERS[mode].loop.partition(":")
+    make: LoopMaker = getattr(import_module(module), function)
+    return make
+
+
+def raw_loop(options: argparse.Namespace) -> AbstractContextManager[PlainLoop]:
+    """Return the loop of one rank alone."""
+    module = WORKLOADS[options.workload]()
     batches = loader(options.batches)
-    for _ in range(options.epochs):
-        for batch in batches:
-            begun = time.perf_counter()
-            optimizer.zero_grad()
-            loss_of(module, batch).backward()
-            optimizer.step()
-            slow_down.stretch(time.perf_counter() - begun)
-        ends.append(time.perf_counter())
-    return ends, {}
+    return nullcontext(PlainLoop(module=module, optimizer=optimizer_for(module), batches=batches))
 
 
-def run_trainer(options: argparse.Namespace) -> tuple[list[float], dict[str, object]]:
-    """Train with Lightning and return when each epoch ended, and details of the strategy."""
-    clock = EpochClock()
+def run_plain(
+    make_loop: LoopMaker, options: argparse.Namespace, clock: EpochClock
+) -> dict[str, object]:
+    """Train in a plain PyTorch loop."""
+    slow_down = SlowDown(factor=options.factor)
+    with make_loop(options) as loop:
+        loop.run(epochs=options.epochs, slow_down=slow_down, after_epoch=clock.note)
+    return {}
+
+
+def run_trainer(options: argparse.Namespace, clock: EpochClock) -> dict[str, object]:
+    """Train with Lightning and return details of the strategy."""
     own_rank = int(os.environ.get("LOCAL_RANK", "0"))
     trainer = Trainer(
         accelerator="cpu",
@@ -93,19 +122,29 @@ def run_trainer(options: argparse.Namespace) -> tuple[list[float], dict[str, obj
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(ImageClassifier(), loader(options.batches))
-    return clock.ends, details_of(trainer)
+    trainer.fit(ImageClassifier(options.workload), loader(options.batches))
+    return details_of(trainer)
 
 
 class EpochClock(Callback):
-    """Notes when each training epoch ended."""
+    """Notes when each training epoch ended.
 
-    def __init__(self) -> None:
+    Args:
+        begun: The file that shows to others that the warm-up is over.
+    """
+
+    def __init__(self, begun: Path) -> None:
+        self.begun = begun
         self.ends: list[float] = []
+
+    def note(self) -> None:
+        """Note that an epoch has ended."""
+        self.ends.append(time.monotonic())
+        self.begun.touch()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.ends.append(time.perf_counter())
+        self.note()
 
 
 def details_of(trainer: Trainer) -> dict[str, object]:

@@ -132,6 +132,7 @@ def metrics_of(event: AveragingEvent, *, per_rank: bool = False) -> dict[str, fl
         "elche/overhead_ratio": event.overhead_ratio,
         "elche/idle_ratio": event.idle_ratio,
         "elche/divergence": event.divergence,
+        "elche/overshoot": float(plan.max_overshoot),
         "elche/saved_bytes": float(event.saved_bytes),
         "elche/batch_ms/min": min(plan.ms_per_batch),
         "elche/batch_ms/median": statistics.median(plan.ms_per_batch),

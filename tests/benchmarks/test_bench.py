@@ -1,48 +1,72 @@
-"""Tests of what each run of the benchmark consists of."""
+"""Tests of how results of ranks become one, and of how ranks find each other."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from bench import joint_environment, runs_of
+from bench import Bench, Run, joint_environment, joint_run
+from plans import Pace, Plan
 from rate_limit import host_at
 
 
-def test_runs_last_equally_long() -> None:
-    """Each rank of each run gets batches in proportion to the speed it should have."""
-    plans = runs_of(["raw", "ddp", "elche"], batches=100, quota=0.25)
-    assert {plan.name: plan.batches for plan in plans} == {
-        "solo fast": (100,),
-        "solo slow": (25,),
-        "side by side": (100, 25),
-        "raw fast": (100,),
-        "raw slow": (25,),
-        "ddp": (50, 50),
-        "elche": (125, 125),
-    }
+def run_of(*, samples: int, seconds: float) -> Run:
+    """Return the result of one rank."""
+    return Run(
+        samples=samples,
+        batches=samples // 10,
+        seconds=seconds,
+        samples_per_s=samples / seconds,
+        model_bytes=4,
+        begun=0.0,
+        ended=seconds,
+        details={},
+    )
 
 
-def test_equal_ranks_double_the_speed_of_both_strategies() -> None:
-    """At 1:1 DDP should reach the sum."""
-    plans = runs_of(["ddp", "elche"], batches=100, quota=1.0)
-    assert [plan.batches for plan in plans[-2:]] == [(200, 200), (200, 200)]
+def plan(mode: str) -> Plan:
+    """Return a plan for both ranks."""
+    return Plan(name=mode, mode=mode, ranks=(0, 1), batches=(40, 10))
 
 
-def test_side_by_side_the_ranks_do_not_meet() -> None:
-    """It is two trainings at the same time, not one."""
-    together = {plan.name: plan.together for plan in runs_of(["elche"], batches=9, quota=0.5)}
-    assert [name for name, it_is in together.items() if it_is] == ["elche"]
+RUNS = [run_of(samples=400, seconds=2.0), run_of(samples=100, seconds=2.5)]
 
 
-@pytest.mark.parametrize("modes", [[], ["elche"]])
-def test_the_ranks_alone_are_always_measured(modes: list[str]) -> None:
-    """Without them there is no sum."""
-    names = [plan.name for plan in runs_of(modes, batches=100, quota=0.25)]
-    assert names == ["solo fast", "solo slow", "side by side", *modes]
+def test_trainings_side_by_side_add_their_speeds() -> None:
+    """Each has its own time."""
+    assert joint_run(plan("solo"), RUNS)["samples_per_s"] == 200.0 + 40.0
 
 
-def test_a_run_has_some_batches_however_short_it_is() -> None:
-    """A slow rank is not left without a batch."""
-    assert min(min(plan.batches) for plan in runs_of(["elche"], batches=1, quota=0.01)) == 8
+def test_the_batches_of_peers_are_added_over_the_time_of_rank_0() -> None:
+    """Each rank was given its own."""
+    run = joint_run(plan("torchft-tuned"), RUNS)
+    assert (run["samples"], run["batches"], run["samples_per_s"]) == (500, 50, 250.0)
+
+
+def test_batches_that_a_sampler_shares_out_are_not_added() -> None:
+    """What rank 0 was told is what all ranks trained."""
+    assert joint_run(plan("elche"), RUNS) == RUNS[0]
+
+
+@pytest.mark.parametrize(("link_mbit", "exchange_batches"), [(None, 0.0), (10.0, 20.0)])
+def test_the_pace_follows_from_a_probe_and_the_link(
+    link_mbit: float | None, exchange_batches: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 10 batches a second, 20 Mbit over 10 Mbit/s last as long as 20 batches."""
+    probe = run_of(samples=100, seconds=1.0) | {"model_bytes": 2_500_000}
+    monkeypatch.setattr(Bench, "measure", lambda *_: probe)
+    bench = Bench(
+        workload="cnn",
+        cores=(0, 1),
+        slow=(),
+        hosts=None,
+        link_mbit=link_mbit,
+        folder=Path(),
+        timeout_s=1.0,
+    )
+    assert bench.pace(seconds=30.0, quotas=(0.5,)) == Pace(
+        batches=100, quotas=(0.5,), exchange_batches=exchange_batches
+    )
 
 
 def test_joint_runs_meet_on_this_machine_or_on_the_cable() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import hetero
 import pytest
-from hetero import bench_for, headline, parse_arguments
+import workload
+from hetero import bench_for, parse_arguments, title_of
 from machine import cpu_model
 
 from tests.examples.script import run_script
@@ -22,7 +23,18 @@ needs_two_cores = pytest.mark.skipif(
 @pytest.fixture
 def options() -> Namespace:
     """Options as the command line gives them."""
-    return Namespace(quota=0.25, link_mbit=None, repeats=3, seconds=20.0)
+    return Namespace(workload="cnn", quota=0.25, drift=[], link_mbit=None, repeats=3, seconds=20.0)
+
+
+def test_the_workloads_on_offer_are_those_that_there_are() -> None:
+    """The command line names them without importing torch."""
+    assert tuple(workload.WORKLOADS) == hetero.WORKLOADS
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("cnn", 288_554), ("mlp", 942_442)])
+def test_a_workload_has_the_size_it_says(name: str, parameters: int) -> None:
+    """Four bytes each."""
+    assert workload.bytes_of(workload.WORKLOADS[name]()) == 4 * parameters
 
 
 @needs_two_cores
@@ -45,13 +57,12 @@ def test_wrong_arguments_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_without_groups_the_slow_rank_sleeps_and_the_headline_says_so(
+def test_without_groups_the_slow_rank_sleeps_and_the_title_says_so(
     options: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quarter of the speed is a factor of four."""
     monkeypatch.setattr(hetero, "can_limit", lambda: False)
-    machine: dict[str, str | int] = dict.fromkeys(("cpu", "cores", "load_1min", "torch"), "x")
-    assert "by sleeping" in headline(options, machine | {"lightning": "x"})
+    assert "by sleeping" in title_of(options)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     with bench_for(options) as bench:
         assert bench.slow == ("--factor", "4.0")
@@ -81,7 +92,7 @@ def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
     finished = run_script("benchmarks/hetero.py", *short, folder=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert "both, ElCheStrategy" in finished.stdout
-    result = json.loads((tmp_path / "all.json").read_text())
+    (result,) = json.loads((tmp_path / "all.json").read_text())
     assert set(result["repeats"][0]) == {"solo fast", "solo slow", "side by side", "ddp", "elche"}
     assert sum(result["repeats"][0]["elche"]["details"]["share"]) == pytest.approx(1.0)
 

@@ -76,3 +76,10 @@ def test_a_row_of_equal_ranks_is_half_of_the_sum() -> None:
     """At 1:1 the fast rank alone is half."""
     speeds = {"solo fast": 500.0, "solo slow": 500.0, "side by side": 990.0}
     assert summarise([speeds])["solo fast"]["of_the_sum_ratio"] == pytest.approx(0.5)
+
+
+def test_rows_in_a_plain_loop_are_marked_and_the_mark_is_explained() -> None:
+    """They do without the Trainer that the sum includes."""
+    lines = render(summarise([SPEEDS | {"torchft": 500.0}])).splitlines()
+    assert "torchft LocalSGD *" in lines[5]
+    assert lines[-1].startswith("* a plain PyTorch loop")
