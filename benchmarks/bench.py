@@ -92,7 +92,6 @@ class Bench:
         results = [self.folder / f"result{rank}.json" for rank in plan.ranks]
         for result in results:
             result.unlink(missing_ok=True)
-            result.with_suffix(".begun").unlink(missing_ok=True)
         environment = joint_environment(self.hosts) if plan.together else {}
         commands = [
             self._command(plan, rank, batches, environment, result)

@@ -103,6 +103,7 @@ def drifting(
             set_quota(group, quota)
             changed.append(time.monotonic())
 
+    begun.unlink(missing_ok=True)  # that of the run before
     set_quota(group, quotas[0])
     thread = threading.Thread(target=change)
     thread.start()

@@ -32,12 +32,22 @@ def test_the_quota_changes_once_the_warm_up_is_over(tmp_path: Path) -> None:
         assert (tmp_path / "cpu.cfs_quota_us").read_text() == "25000"
 
 
-@pytest.mark.parametrize("begun", ["none", "."])
-def test_a_run_that_ends_early_keeps_its_quota(begun: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_run_that_ends_early_keeps_its_quota(has_begun: bool, tmp_path: Path) -> None:
     """Nothing waits for what would have come, before the warm-up or after it."""
-    with drifting(tmp_path, (0.5, 0.25), [600.0], begun=tmp_path / begun) as changed:
-        pass
+    begun = tmp_path / "begun"
+    with drifting(tmp_path, (0.5, 0.25), [600.0], begun=begun) as changed:
+        if has_begun:
+            begun.touch()
     assert (changed, (tmp_path / "cpu.cfs_quota_us").read_text()) == ([], "50000")
+
+
+def test_the_run_before_does_not_count_as_begun(tmp_path: Path) -> None:
+    """What it left behind is removed."""
+    begun = tmp_path / "begun"
+    begun.touch()
+    with drifting(tmp_path, (0.5, 0.25), [0.0], begun=begun):
+        assert not begun.exists()
 
 
 @pytest.mark.parametrize(
