@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.polling import pauses
 from lightning_elche.exceptions import PeerLost
 
 __all__ = ["Agreement"]
@@ -83,12 +84,11 @@ class Agreement:
             RankFailed: As `is_reached`.
         """
         began = self._clock()
-        pause = MIN_POLL_S
+        naps = pauses(MIN_POLL_S, MAX_POLL_S)
         while self._clock() - began < wait_s:
             if self.is_reached():
                 return True
-            time.sleep(pause)
-            pause = min(1.5 * pause, MAX_POLL_S)
+            next(naps)
         return False
 
     @property

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.polling import pauses
 from lightning_elche.exceptions import PeerLost, RankFailed
 
 __all__ = ["Collectives", "GroupCollectives"]
@@ -131,7 +132,7 @@ class GroupCollectives:
     def _wait(self, work: dist.Work) -> None:
         # Polling keeps the main thread responsive to signals and to failures posted elsewhere.
         deadline = time.monotonic() + self._timeout_s
-        pause = MIN_POLL_S
+        naps = pauses(MIN_POLL_S, MAX_POLL_S)
         while not work.is_completed():
             self._store.raise_if_failed()
             if time.monotonic() > deadline:
@@ -140,6 +141,5 @@ class GroupCollectives:
                     f"A peer did not arrive at an averaging event within `timeout_s`="
                     f"{self._timeout_s:g}. Raise it if a training step can take that long.",
                 )
-            time.sleep(pause)
-            pause = min(1.5 * pause, MAX_POLL_S)
+            next(naps)
         work.wait()

@@ -29,7 +29,8 @@ class ControlStore:
     One operation costs 40-90 microseconds and never waits for a peer.
 
     Args:
-        store: A store that all ranks share, used by one thread only.
+        store: A store that all ranks share. Its client takes one operation at a time, so that the
+            thread of an exchange in the background may look for failures, too.
         prefix: A name unique to the run, since several runs of a process share one store.
         clock: Monotonic seconds.
     """

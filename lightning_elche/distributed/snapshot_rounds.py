@@ -12,6 +12,7 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.schedule import Window
 from lightning_elche.distributed.ballot import Ballot
+from lightning_elche.distributed.polling import pauses
 from lightning_elche.distributed.rounds import Rounds, RoundsParts
 
 __all__ = ["SnapshotRounds"]
@@ -78,16 +79,14 @@ class SnapshotRounds(Rounds):
     def wait_for_event(
         self, *, should_stop: bool = False, has_signal: bool = False
     ) -> AveragingEvent:
-        pause = MIN_POLL_S
+        naps = pauses(MIN_POLL_S, MAX_POLL_S)
         while True:
             event = self.meet_if_due(
                 is_drained=True, should_stop=should_stop, has_signal=has_signal
             )
             if event is not None:
                 return event
-            time.sleep(pause)
-            self.window.waited_s += pause
-            pause = min(1.5 * pause, MAX_POLL_S)
+            self.window.waited_s += next(naps)
 
     @override
     def describe(self) -> dict[str, object]:
