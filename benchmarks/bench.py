@@ -21,7 +21,6 @@ EXAMPLES = HERE.parent / "examples"  # `slow_rank.py` is there
 EPOCHS = 3  # the first is the warm-up
 PROBE_BATCHES = 30  # of an epoch of the run that finds out how fast this machine is
 
-
 # glibc gives memory back to the kernel and asks for it again: in some processes at every step, in
 # others never, as their heaps lie. It took up to 6 ms of a step of 20 ms. Here all of them keep it.
 KEEP_MEMORY = {

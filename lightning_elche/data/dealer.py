@@ -130,7 +130,10 @@ class Dealer:
 
     def _source(self, batches_of: Callable[[int], Iterable[Any]] | None) -> EpochBooks | None:
         """Return the books with the batch to be given out, `None` if there is none."""
-        present, plan = self._opened(), self._plan()
+        present = self._opened()
+        if present.queue:  # the plan is needed for claims only
+            return present
+        plan = self._plan()
         if present.has_batch(plan, in_flight=len(self._in_flight)):
             return present
         if batches_of is None or not self._may_look_ahead(plan, present.epoch + 1):

@@ -244,9 +244,11 @@ class ElCheEpochLoop(_TrainingEpochLoop):
         event, trainer = self._event, self.trainer
         if event is None or self._is_mid_round:
             return False
-        is_out_of_steps = self.max_steps != -1 and self.global_step >= self.max_steps
         stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early
-        return event.is_epoch_complete or is_out_of_steps or stops_early
+        return event.is_epoch_complete or self._is_out_of_steps() or stops_early
+
+    def _is_out_of_steps(self) -> bool:
+        return self.max_steps != -1 and self.global_step >= self.max_steps
 
     def _act_on(
         self, event: AveragingEvent, data_fetcher: _DataFetcher, *, is_drained: bool
@@ -289,9 +291,8 @@ class ElCheEpochLoop(_TrainingEpochLoop):
 
     def _needs_alignment(self, event: AveragingEvent, data_fetcher: _DataFetcher) -> bool:
         """Whether something follows for which all ranks must meet; equal on every rank."""
-        is_out_of_steps = self.max_steps != -1 and self.global_step >= self.max_steps
-        ends = event.is_epoch_complete or event.should_stop or event.has_signal or is_out_of_steps
-        return ends or self._should_check_val_fx(data_fetcher)
+        ends = event.is_epoch_complete or event.should_stop or event.has_signal
+        return ends or self._is_out_of_steps() or self._should_check_val_fx(data_fetcher)
 
     @override
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:

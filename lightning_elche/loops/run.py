@@ -84,12 +84,6 @@ class RunConfig:
     snapshot_timeout_s: float = 5.0
     timeout_s: float = 1800.0
 
-    @property
-    def max_batch_diff(self) -> int | None:
-        """How far a rank may be ahead; with "device" and "cadence" the events see to that."""
-        is_bound = self.policy == "cadence" and self.backend == "device"
-        return None if is_bound or self.policy == "sync" else self.cadence.max_batch_diff
-
     def __post_init__(self) -> None:
         """Validate."""
         check_choice("policy", self.policy, ("sync", "cadence", "async"))
@@ -110,9 +104,19 @@ class RunConfig:
         check_positive("timeout_s", self.timeout_s)
 
     @property
-    def may_look_ahead(self) -> bool:
-        """Whether ranks out of work may train batches of the next epoch."""
-        return self.policy == "async" or (self.backend == "cpu" and self.policy != "sync")
+    def exchanges_in_background(self) -> bool:
+        """Whether ranks train on while their replicas are exchanged."""
+        return self.backend == "cpu" and self.policy != "sync"
+
+    @property
+    def may_run_ahead(self) -> bool:
+        """Whether ranks may train beyond their planned steps, also on the next epoch."""
+        return self.policy == "async" or self.exchanges_in_background
+
+    @property
+    def max_batch_diff(self) -> int | None:
+        """How far a rank may be ahead; where none runs ahead the events see to that."""
+        return self.cadence.max_batch_diff if self.may_run_ahead else None
 
 
 class Run:
@@ -147,7 +151,7 @@ class Run:
         )
         world_size = self._collectives.world_size
         chunks = config.chunks
-        if not config.may_look_ahead:
+        if not config.may_run_ahead:
             chunks = replace(chunks, lookahead_epochs=0)
         controller = Controller(
             world_size,
@@ -224,7 +228,7 @@ class Run:
             timeout_s=config.timeout_s,
             max_batch_diff=config.max_batch_diff,
         )
-        if config.backend == "cpu" and config.policy != "sync":
+        if config.exchanges_in_background:
             timeout_s = config.snapshot_timeout_s
             self._rounds = SnapshotRounds(snapshot_timeout_s=timeout_s, **parts)
         else:
@@ -232,6 +236,10 @@ class Run:
 
     def begin_epoch(self, epoch: int) -> None:
         """Start counting a new epoch, once its data are opened."""
+        # Samples weigh equally where one pool deals them; private streams count by rank.
+        weighting = self._config.weighting
+        weighs_samples = self.has_pool if weighting == "auto" else weighting == "samples"
+        self.rounds.window.weighs_samples = weighs_samples
         self.rounds.begin_epoch(epoch, batches=self.dealer.total if self.has_pool else 0)
 
     def is_drained(self, *, is_last_batch: bool) -> bool:
@@ -245,15 +253,13 @@ class Run:
 
     def end_step(self, *, is_optimizer_step: bool) -> None:
         """Mark the end of a training step and count its batch as trained."""
-        window = self.rounds.window
         if self.has_pool:
             samples, is_ahead = self.dealer.consume()
         else:
             samples, is_ahead = self.stream_batch_size, False
-        # Samples weigh equally where one pool deals them; private streams count by rank.
-        weighting = self._config.weighting
-        window.weighs_samples = self.has_pool if weighting == "auto" else weighting == "samples"
-        window.end_step(samples=samples, is_optimizer_step=is_optimizer_step, is_ahead=is_ahead)
+        self.rounds.window.end_step(
+            samples=samples, is_optimizer_step=is_optimizer_step, is_ahead=is_ahead
+        )
 
     def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
         """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""
