@@ -1,23 +1,18 @@
-"""Two ranks of unequal speed: what each does alone, under DDP and under ElCheStrategy.
-
-Rank 0 has a core of its own. Rank 1 has another, of which a control group gives it a part; without
-the right to make one it sleeps after each step instead.
-"""
+"""Two ranks of unequal speed: what each does alone, under DDP and under ElCheStrategy."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import report
+import unequal
 from bench import Bench, Run
-from cpu_group import can_limit, cpu_group
+from cpu_group import can_limit
 from drift import Drift
 from machine import describe_machine
 from peers import PEERS, missing_package
@@ -33,7 +28,7 @@ WORKLOADS = ("cnn", "mlp")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, leave)
+    unequal.clean_up_on_sigterm()
     try:
         result = measure(options)
     except RankFailed as err:
@@ -69,8 +64,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
-    add("--drift", type=_quota, nargs="+", default=[], help="further quotas, in the midst of a row")
+    unequal.add_quota_option(parser)
+    drift = "further quotas, in the midst of a row"
+    add("--drift", type=unequal.quota, nargs="+", default=[], help=drift)
     add("--workload", choices=WORKLOADS, default="cnn", help="what to train")
     add("--link-mbit", type=_positive, help="join the ranks by a link of so many Mbit/s")
     add("--repeats", type=int, default=3, help="how often to measure every row; medians count")
@@ -87,8 +83,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if options.repeats < 1:
         parser.error(f"argument --repeats: must be at least 1, got {options.repeats}")
     check_output_options(parser, options)
-    if len(os.sched_getaffinity(0)) < 2:
-        parser.error("each of the two ranks needs a core of its own, this process may use one")
+    unequal.check_cores(parser)
     for mode in options.modes:
         if package := missing_package(mode):
             parser.error(f"argument --modes: {mode} needs {package}; run: pip install {package}")
@@ -101,12 +96,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def title_of(options: argparse.Namespace) -> str:
     """Return what is measured, and how."""
-    how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
-    slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
     then = "".join(f", then {quota:.1%}" for quota in options.drift)
     link = f", link {options.link_mbit:g} Mbit/s" if options.link_mbit else ""
     return (
-        f"{options.workload}; rank 1: {slow}{then}{link}; "
+        f"{options.workload}; rank 1: {unequal.describe(options.quota)}{then}{link}; "
         f"{options.repeats} x about {options.seconds:g} s a row"
     )
 
@@ -115,21 +108,16 @@ def title_of(options: argparse.Namespace) -> str:
 def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
     """Make what slows the rank and the link, and remove it in the end."""
     with contextlib.ExitStack() as stack:
-        slow: list[str] = []
-        if options.quota < 1.0 and can_limit():
-            slow = ["--cgroup-procs", str(stack.enter_context(cpu_group(options.quota)))]
-        elif options.quota < 1.0:
-            slow = ["--factor", str(1.0 / options.quota)]
+        slow = stack.enter_context(unequal.slowed(options.quota))
         hosts = None
         if options.link_mbit:
             hosts = stack.enter_context(rate_limited_hosts(options.link_mbit))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-hetero-")))
-        first, second, *_ = sorted(os.sched_getaffinity(0))
         yield Bench(
             workload=options.workload,
             link_mbit=options.link_mbit,
-            cores=(first, second),
-            slow=tuple(slow),
+            cores=unequal.cores(),
+            slow=slow,
             hosts=hosts,
             folder=folder,
             timeout_s=120.0 + 10.0 * options.seconds,
@@ -159,24 +147,11 @@ def run_once(
     return results
 
 
-def _quota(text: str) -> float:
-    value = float(text)
-    if not 0.01 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a part between 0.01 and 1, got {text}")
-    return value
-
-
 def _positive(text: str) -> float:
     value = float(text)
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
     return value
-
-
-def leave(signum: int, frame: object) -> None:
-    """End as Ctrl-C does, so that groups and namespaces are removed."""
-    del frame
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 
-from hetero import WORKLOADS, leave, measure, parse_arguments
+from hetero import WORKLOADS, measure, parse_arguments
 from processes import RankFailed
 from results import add_output_options, check_output_options, write
+from unequal import clean_up_on_sigterm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
     options, rows = parse_link_arguments(arguments)
-    signal.signal(signal.SIGTERM, leave)
+    clean_up_on_sigterm()
     try:
         results = [measure(row) for row in rows]
     except RankFailed as err:

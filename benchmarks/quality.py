@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,12 +16,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import unequal
 from bench import joint_environment, worker_environment
-from cpu_group import can_limit, cpu_group
 from machine import describe_machine
 from processes import Command, RankFailed, run_together
 from quality_plot import draw_curves
 from quality_report import DDP, Training, Trainings, render, render_events, summarise
+from results import check_folders, machine_line
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 600.0
@@ -32,7 +31,7 @@ TIMEOUT_S = 600.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code: 0 done, 1 if a rank failed."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that the group is removed
+    unequal.clean_up_on_sigterm()
     machine = describe_machine()
     print(headline(options, machine), flush=True)
     seeds: list[Trainings] = []
@@ -61,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--quota", type=_quota, default=0.25, help="part of its core that the slow rank gets")
+    unequal.add_quota_option(parser)
     add("--seeds", type=_at_least_one, default=3, help="trainings of every row; medians count")
     choices = ("alone", "elche")
     add("--modes", nargs="+", choices=choices, default=list(choices), help="what beside DDP")
@@ -82,25 +81,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             f"argument --batches: must be a multiple of twice --checks ({2 * options.checks}), so "
             f"that every epoch ends with a validation, got {options.batches}"
         )
-    for name in ("json", "png"):
-        file = getattr(options, name)
-        if file and not file.resolve().parent.is_dir():
-            parser.error(f"argument --{name}: must be in an existing folder, got {file}")
-    if len(os.sched_getaffinity(0)) < 2:
-        parser.error("each of the two ranks needs a core of its own, this process may use one")
+    check_folders(parser, options, ("json", "png"))
+    unequal.check_cores(parser)
     return options
 
 
 def headline(options: argparse.Namespace, machine: dict[str, str | int]) -> str:
     """Return what is trained, how, and on what."""
-    how = "by a control group" if can_limit() else "by sleeping, as no control group can be made"
-    slow = "as fast as rank 0" if options.quota == 1.0 else f"{options.quota:.1%} of a core {how}"
     samples = options.epochs * options.batches * options.batch_size
     return (
-        f"rank 1: {slow}; {samples:,} samples, {options.batch_size} a batch on each rank, "
-        f"learning rate {options.learning_rate:g}\n"
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']}, "
-        f"torch {machine['torch']}, lightning {machine['lightning']}"
+        f"rank 1: {unequal.describe(options.quota)}; {samples:,} samples, "
+        f"{options.batch_size} a batch on each rank, learning rate {options.learning_rate:g}\n"
+        f"{machine_line(machine)}"
     )
 
 
@@ -162,14 +154,9 @@ class Bench:
 def bench_for(options: argparse.Namespace) -> Iterator[Bench]:
     """Make what slows the rank, and remove it in the end."""
     with contextlib.ExitStack() as stack:
-        slow: tuple[str, ...] = ()
-        if options.quota < 1.0 and can_limit():
-            slow = ("--cgroup-procs", str(stack.enter_context(cpu_group(options.quota))))
-        elif options.quota < 1.0:
-            slow = ("--factor", str(1.0 / options.quota))
+        slow = stack.enter_context(unequal.slowed(options.quota))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elche-quality-")))
-        first, second, *_ = sorted(os.sched_getaffinity(0))
-        yield Bench(cores=(first, second), slow=slow, folder=folder)
+        yield Bench(cores=unequal.cores(), slow=slow, folder=folder)
 
 
 def run_seed(bench: Bench, options: argparse.Namespace, seed: int) -> Trainings:
@@ -198,23 +185,11 @@ def save(
         draw_curves(seeds, options.png, title=headline(options, machine).splitlines()[0])
 
 
-def _quota(text: str) -> float:
-    value = float(text)
-    if not 0.01 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a part between 0.01 and 1, got {text}")
-    return value
-
-
 def _at_least_one(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
-
-
-def _leave(signum: int, frame: object) -> None:
-    del frame
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,19 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def check_output_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse what could not be written, before anything is measured."""
-    for name in ("json", "markdown", "plot"):
+    check_folders(parser, options, ("json", "markdown", "plot"))
+    if options.plot and not has_matplotlib():
+        parser.error("argument --plot: needs matplotlib; run: pip install matplotlib")
+
+
+def check_folders(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, names: Sequence[str]
+) -> None:
+    """Refuse the options of these names whose file would be in a folder that does not exist."""
+    for name in names:
         path = getattr(options, name)
         if path and not path.resolve().parent.is_dir():
             parser.error(f"argument --{name}: must be in an existing folder, got {path}")
-    if options.plot and not has_matplotlib():
-        parser.error("argument --plot: needs matplotlib; run: pip install matplotlib")
 
 
 def write(results: Sequence[Result], options: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cpu_group import can_limit
 from drift import Drift, drifting, evened, moments_of, time_shares
 from plans import Plan
 
+from tests.benchmarks.marks import needs_two_cores
 from tests.examples.script import run_script
 
 
@@ -100,9 +100,8 @@ def test_the_slow_rank_alone_is_measured_at_each_quota(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2 or not can_limit(), reason="needs two cores and control groups"
-)
+@needs_two_cores
+@pytest.mark.skipif(not can_limit(), reason="needs control groups")
 def test_a_short_run_tells_which_quota_had_which_part(tmp_path: Path) -> None:
     """The table is there, and the parts of each row are all of its time."""
     short = ["--quota", "0.5", "--drift", "0.25", "--repeats", "1", "--seconds", "2"]

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import hetero
 import pytest
+import unequal
 import workload
 from hetero import bench_for, parse_arguments, title_of
 from machine import cpu_model
 
+from tests.benchmarks.marks import needs_two_cores
 from tests.examples.script import run_script
-
-needs_two_cores = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="each rank needs a core of its own"
-)
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def test_without_groups_the_slow_rank_sleeps_and_the_title_says_so(
     options: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quarter of the speed is a factor of four."""
-    monkeypatch.setattr(hetero, "can_limit", lambda: False)
+    monkeypatch.setattr(unequal, "can_limit", lambda: False)
     assert "by sleeping" in title_of(options)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     with bench_for(options) as bench:

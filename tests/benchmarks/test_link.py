@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import hetero
@@ -11,11 +10,8 @@ import pytest
 from link import parse_link_arguments
 from rate_limit import can_rate_limit
 
+from tests.benchmarks.marks import needs_two_cores
 from tests.examples.script import run_script
-
-needs_two_cores = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="each rank needs a core of its own"
-)
 
 
 @needs_two_cores

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import hetero
@@ -12,11 +11,8 @@ import pytest
 from hetero import parse_arguments
 from peers import PEERS, missing_package
 
+from tests.benchmarks.marks import needs_two_cores
 from tests.examples.script import run_script
-
-needs_two_cores = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="each rank needs a core of its own"
-)
 
 
 def test_what_is_part_of_pytorch_needs_no_package() -> None:

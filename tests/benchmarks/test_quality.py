@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
-import quality
+import unequal
 from quality import bench_for, headline, parse_arguments, rows_of
 from quality_report import (
     Event,
@@ -23,11 +22,8 @@ from quality_report import (
     time_ratio,
 )
 
+from tests.benchmarks.marks import needs_two_cores
 from tests.examples.script import run_script
-
-needs_two_cores = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="each rank needs a core of its own"
-)
 
 
 def training(*losses: float, second: float = 1.0) -> Training:
@@ -96,7 +92,7 @@ def test_without_groups_the_slow_rank_sleeps_and_the_headline_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A quarter of the speed is a factor of four."""
-    monkeypatch.setattr(quality, "can_limit", lambda: False)
+    monkeypatch.setattr(unequal, "can_limit", lambda: False)
     options = parse_arguments([])
     machine: dict[str, str | int] = dict.fromkeys(("cpu", "cores", "load_1min", "torch"), "x")
     assert "by sleeping" in headline(options, machine | {"lightning": "x"})
