@@ -121,23 +121,9 @@ class Averager:
             for name, tensors in kept.items():
                 _copy(tensors, to=self._kept(name))
 
-    def average(self, weights: Sequence[float]) -> Exchange:
-        """Replace parameters and buffers by their averages over all ranks.
-
-        It consists of `load`, `exchange` and `store`, which can be called one by one.
-
-        Args:
-            weights: Weight of each rank, length world, not all 0. A rank of weight 0 contributes
-                nothing, whatever its parameters hold, and adopts the average.
-        """
-        self.load()
-        exchange = self.exchange(weights)
-        self.store()
-        return exchange
-
     @torch.no_grad()
     def load(self) -> None:
-        """Take a snapshot of parameters and buffers; the first step of `average`.
+        """Take a snapshot of parameters and buffers: the first step of an average.
 
         Raises:
             RuntimeError: If `start` was not called, but is needed.
@@ -154,12 +140,13 @@ class Averager:
 
     @torch.no_grad()
     def exchange(self, weights: Sequence[float]) -> Exchange:
-        """Average the snapshots over all ranks; the second step, which leaves the model alone.
+        """Average the snapshots over all ranks: the second step, which leaves the model alone.
 
         Snapshot and average are both kept until the next `load`.
 
         Args:
-            weights: As of `average`.
+            weights: Weight of each rank, length world, not all 0. A rank of weight 0 contributes
+                nothing, whatever its parameters hold, and adopts the average.
         """
         weight = weights[self._collectives.rank]
         contributes = weight > 0.0
@@ -179,7 +166,7 @@ class Averager:
 
     @torch.no_grad()
     def store(self) -> None:
-        """Write the averages to parameters and buffers; the third step."""
+        """Write the averages to parameters and buffers: the third step."""
         for part in self._parts:
             part.flat.store()
         for tensor, maximum in zip(self._integers, self._maxima, strict=True):

@@ -56,22 +56,6 @@ class OptimizerAverager:
             self._flats = group_by_wire_type(self._tensors.moments)
         return self._tensors.digest
 
-    def average(self, weights: Sequence[float]) -> int:
-        """Average the states; every rank calls this with the same layout.
-
-        It consists of `load`, `exchange` and `store`, which can be called one by one.
-
-        Args:
-            weights: Weight of each rank, length world, not all 0; a rank of weight 0 adopts.
-
-        Returns:
-            The number of bytes exchanged.
-        """
-        self.load()
-        exchanged_bytes = self.exchange(weights)
-        self.store()
-        return exchanged_bytes
-
     @torch.no_grad()
     def load(self) -> None:
         """Take a snapshot of the states, laid out as at the last call of `layout`."""
@@ -82,10 +66,12 @@ class OptimizerAverager:
 
     @torch.no_grad()
     def exchange(self, weights: Sequence[float]) -> int:
-        """Average the snapshots; the states are left alone.
+        """Average the snapshots; every rank calls this with the same layout.
+
+        The states are left alone until `store`.
 
         Args:
-            weights: As of `average`.
+            weights: Weight of each rank, length world, not all 0; a rank of weight 0 adopts.
 
         Returns:
             The number of bytes exchanged.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_elche.distributed.averager import Averager, Exchange
 from lightning_elche.exceptions import RankMismatch
-from tests.distributed.threads import FakeGroup, outcomes_of, run_ranks
+from tests.distributed.threads import FakeGroup, average_by, outcomes_of, run_ranks
 
 
 def averaged(
@@ -25,7 +25,7 @@ def averaged(
 
     def average(rank: int) -> Exchange:
         own_buffers = buffers[rank] if buffers is not None else []
-        return Averager(params[rank], own_buffers, group.of(rank)).average(weights)
+        return average_by(Averager(params[rank], own_buffers, group.of(rank)), weights)
 
     return run_ranks(len(weights), average)
 
@@ -212,9 +212,9 @@ def test_averager_can_be_used_again() -> None:
     """Buffers are kept between events without one leaking into the next."""
     params, group = column([0.0], [4.0]), FakeGroup(2)
     averagers = [Averager(params[rank], [], group.of(rank)) for rank in range(2)]
-    run_ranks(2, lambda rank: averagers[rank].average([1.0, 1.0]))
+    run_ranks(2, lambda rank: average_by(averagers[rank], [1.0, 1.0]))
     params[1][0].fill_(6.0)
-    run_ranks(2, lambda rank: averagers[rank].average([1.0, 1.0]))
+    run_ranks(2, lambda rank: average_by(averagers[rank], [1.0, 1.0]))
     assert [p[0].item() for p in params] == [4.0, 4.0]
 
 
@@ -254,7 +254,7 @@ def test_frozen_parameters_are_left_alone_after_selection() -> None:
         frozen, trained = torch.tensor([float(rank)]), torch.tensor([float(rank)])
         averager = Averager([frozen, trained.requires_grad_()], [], group.of(rank))
         averager.select_trainable()
-        averager.average([1.0, 3.0])
+        average_by(averager, [1.0, 3.0])
         return frozen.item(), trained.item()
 
     assert run_ranks(2, average) == [(0.0, 0.75), (1.0, 0.75)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.averager import Averager, Exchange
-from tests.distributed.threads import FakeGroup, run_ranks
+from tests.distributed.threads import FakeGroup, average_by, run_ranks
 
 
 def on_ranks(
@@ -47,7 +47,7 @@ def test_difference_to_the_last_average_travels() -> None:
 
     def step(averager: Averager, param: Tensor, rank: int) -> float:
         param += (1.0 + rank) * 2.0**-20
-        averager.average([1.0, 1.0])
+        average_by(averager, [1.0, 1.0])
         return param[0].item()
 
     assert on_ranks(step, start=(1.0, 1.0)) == [1.0 + 1.5 * 2.0**-20] * 2
@@ -58,7 +58,7 @@ def test_weights_count_and_weight_zero_adopts() -> None:
 
     def step(averager: Averager, param: Tensor, rank: int) -> float:
         param += (4.0, 8.0, torch.nan)[rank]
-        averager.average([3.0, 1.0, 0.0])
+        average_by(averager, [3.0, 1.0, 0.0])
         return param[0].item()
 
     assert on_ranks(step, start=(0.0,) * 3) == [5.0] * 3
@@ -73,7 +73,7 @@ def mean_result(averager: Averager, param: Tensor, rank: int, *, forgets: bool) 
     results = []
     for _ in range(200):
         param.fill_(CONSTANTS[rank])
-        averager.average([1.0, 1.0])
+        average_by(averager, [1.0, 1.0])
         results.append(param[0].item())
         if forgets:
             averager.load_state_dict(averager.state_dict())  # the error restarts at 0
@@ -98,7 +98,7 @@ def test_equal_replicas_arrive_where_they_are() -> None:
     def repeat(averager: Averager, param: Tensor, _: int) -> float:
         for _ in range(6):
             param.fill_(0.1)
-            averager.average([1.0, 1.0])
+            average_by(averager, [1.0, 1.0])
         return param[0].item()
 
     assert on_ranks(repeat) == pytest.approx([0.1] * 2, rel=1e-6)
@@ -106,7 +106,7 @@ def test_equal_replicas_arrive_where_they_are() -> None:
 
 def exchange_of(dtype: torch.dtype) -> Exchange:
     """Return what one exchange of three elements did."""
-    exchanges = on_ranks(lambda averager, *_: averager.average([1.0, 1.0]), dtype=dtype)
+    exchanges = on_ranks(lambda averager, *_: average_by(averager, [1.0, 1.0]), dtype=dtype)
     assert isinstance(exchanges[0], Exchange)
     return exchanges[0]
 
@@ -131,7 +131,7 @@ def test_outer_step_is_made_of_the_compressed_average() -> None:
         places = []
         for _ in range(2):
             param += (4.0, 8.0)[rank]
-            averager.average([1.0, 1.0])
+            average_by(averager, [1.0, 1.0])
             places.append(param[0].item())
         return places
 
@@ -151,7 +151,7 @@ def test_error_survives_when_another_parameter_freezes() -> None:
             first.requires_grad_(round_ % 2 == 0)
             averager.select_trainable()
             second.data += 1.0 + 2.0**-10
-            averager.average([1.0, 1.0])
+            average_by(averager, [1.0, 1.0])
         return second[0].item()
 
     assert run_ranks(2, run) == pytest.approx([512.5] * 2, abs=2.0**-7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
-from tests.distributed.threads import FakeGroup, run_ranks
+from tests.distributed.threads import FakeGroup, average_by, run_ranks
 
 
 def adam_of(value: float, steps: int) -> torch.optim.Optimizer:
@@ -25,7 +25,7 @@ def averaged_states(weights: list[float]) -> list[tuple[float, float]]:
         optimizer = adam_of((1.0, 5.0)[rank], (2, 6)[rank])
         averager = OptimizerAverager(lambda: [optimizer], group.of(rank))
         averager.layout()
-        averager.average(weights)
+        average_by(averager, weights)
         (state,) = optimizer.state.values()
         return state["exp_avg"][0].item(), state["step"].item()
 
@@ -62,7 +62,7 @@ def test_layout_is_read_again_after_states_were_loaded() -> None:
         averager.layout()
         optimizer.load_state_dict(adam_of((2.0, 4.0)[rank], 1).state_dict())
         averager.layout()
-        averager.average([1.0, 1.0])
+        average_by(averager, [1.0, 1.0])
         return next(iter(optimizer.state.values()))["exp_avg"][0].item()
 
     assert run_ranks(2, average) == [3.0, 3.0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.averager import Averager, AveragerState
-from tests.distributed.threads import FakeGroup, run_ranks
+from tests.distributed.threads import FakeGroup, average_by, run_ranks
 
 HALF = OuterOptimizer(lr=0.5, momentum=0.0)
 NESTEROV = OuterOptimizer(lr=0.5, momentum=0.5)
@@ -34,7 +34,7 @@ def on_ranks(
 def move(averager: Averager, param: Tensor, by: float, weights: Sequence[float] = (1, 1)) -> float:
     """Move this rank's parameter, average, and return where all ranks go on."""
     param += by
-    averager.average(list(weights))
+    average_by(averager, list(weights))
     return param.item()
 
 
@@ -83,7 +83,7 @@ def test_buffers_are_averaged_plainly() -> None:
         averager = Averager([torch.zeros(2)], [buffer], group.of(rank), outer_optimizer=NESTEROV)
         averager.start()
         buffer += 2.0 + 2.0 * rank
-        averager.average([1.0, 1.0])
+        average_by(averager, [1.0, 1.0])
         return buffer.item()
 
     assert run_ranks(2, run) == [3.0, 3.0]
@@ -94,7 +94,7 @@ def test_delta_tells_how_far_replicas_are_apart() -> None:
 
     def delta(averager: Averager, param: Tensor, rank: int) -> float:
         param += (2.0, 6.0)[rank]
-        return averager.average([1.0, 1.0]).relative_delta
+        return average_by(averager, [1.0, 1.0]).relative_delta
 
     assert on_ranks(delta, outer_optimizer=HALF) == [0.5, 0.5]
 
@@ -103,7 +103,7 @@ def test_average_before_start_is_refused() -> None:
     """Ranks would step from where they are, each from somewhere else."""
     averager = Averager([torch.ones(1)], [], FakeGroup(1).of(0), outer_optimizer=HALF)
     with pytest.raises(RuntimeError, match="`start` must be called before"):
-        averager.average([1.0])
+        average_by(averager, [1.0])
 
 
 def test_state_continues_in_another_averager() -> None:
@@ -164,7 +164,7 @@ def test_momentum_survives_when_other_parameters_freeze_and_thaw() -> None:
             averager.select_trainable()
             first.data += 0.0 if is_frozen else 4.0
             second.data += 4.0
-            averager.average([1.0, 1.0])
+            average_by(averager, [1.0, 1.0])
             places.append((first.item(), second.item()))
         return places
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.distributed import HashStore
@@ -13,6 +13,7 @@ from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.exceptions import PeerLost
 
 T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
 TIMEOUT_S = 20.0
 
 
@@ -122,3 +123,19 @@ class FakeClock:
         """Return the present second."""
         self.now += self._passing_s
         return self.now
+
+
+class AveragesInSteps(Protocol[S_co]):
+    """The averager of parameters or of optimizer states."""
+
+    def load(self) -> None: ...
+    def exchange(self, weights: Sequence[float]) -> S_co: ...
+    def store(self) -> None: ...
+
+
+def average_by(averager: AveragesInSteps[S_co], weights: Sequence[float]) -> S_co:
+    """Take all steps of an average at once, and return what the exchange did."""
+    averager.load()
+    exchange = averager.exchange(weights)
+    averager.store()
+    return exchange
