@@ -91,9 +91,9 @@ class Rounds:
         self._epoch_metrics: EpochMetrics | None = None
         rank, world_size = collectives.rank, collectives.world_size
         self._agreement = Agreement(store, rank=rank, world_size=world_size, timeout_s=timeout_s)
-        self._throttle = None
+        self.throttle: Throttle | None = None
         if max_batch_diff is not None:
-            self._throttle = Throttle(
+            self.throttle = Throttle(
                 store, rank=rank, world_size=world_size, max_batch_diff=max_batch_diff
             )
         self._start_window()
@@ -166,17 +166,6 @@ class Rounds:
         if not self.is_due(is_drained=True):
             self._wait(math.inf)
         return self.average(is_drained=True, should_stop=should_stop, has_signal=has_signal)
-
-    def is_too_far_ahead(self, *, is_drained: bool) -> bool:
-        """Return whether this rank should wait for slower ones, meeting them if they agree to.
-
-        Raises:
-            PeerLost: If the store does not answer.
-        """
-        throttle = self._throttle
-        return throttle is not None and throttle.is_ahead(
-            self.window.batches, is_drained=is_drained
-        )
 
     def is_due(self, *, is_drained: bool = False) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
@@ -301,8 +290,8 @@ class Rounds:
         self._plan = self.controller.plan
         # Every rank has read the last agreement before its report was gathered.
         self._agreement.start(self._plan.index)
-        if self._throttle is not None:
-            self._throttle.start(self._plan.index)
+        if self.throttle is not None:
+            self.throttle.start(self._plan.index)
         self._readiness = Readiness.NOT_READY
         self._agreed_after_ms = 0.0
         self._window_began: float = time.perf_counter()

@@ -32,30 +32,40 @@ class Throttle:
         self.start(0)
 
     def start(self, index: int) -> None:
-        """Start to count for averaging event `index`."""
+        """Start to count for averaging event `index`; every rank has begun the window before."""
+        if index >= 2:
+            self._store.delete(self._key(self._rank, index - 2))
         self._index = index
         self._posted = 0
         self._slowest = 0  # steps of the slowest other rank, as far as this one knows
 
-    def is_ahead(self, steps: int, *, is_drained: bool) -> bool:
-        """Post this rank's steps in the window, and return whether it must wait for others.
+    def post(self, steps: int, *, is_drained: bool) -> None:
+        """Tell the others how many steps this rank has made since the last averaging event.
 
         Args:
-            steps: Steps since the last averaging event.
-            is_drained: Whether it has no data left.
+            steps: Their number.
+            is_drained: Whether it has no data left, so that nobody waits for it.
 
         Raises:
             PeerLost: If the store does not answer.
         """
         shown = DRAINED_STEPS if is_drained else steps
         if shown > self._posted:
-            self._store.add(self._key(self._rank), shown - self._posted)
+            self._store.add(self._key(self._rank, self._index), shown - self._posted)
             self._posted = shown
-        if is_drained or steps <= self._slowest + self._max_batch_diff:
-            return False
-        others = (rank for rank in range(self._world_size) if rank != self._rank)
-        self._slowest = min(self._store.add(self._key(rank), 0) for rank in others)
-        return steps > self._slowest + self._max_batch_diff
 
-    def _key(self, rank: int) -> str:
-        return f"steps/{self._index}/{rank}"
+    def is_ahead(self, steps: int) -> bool:
+        """Return whether a rank that has made `steps` must wait for others.
+
+        Raises:
+            PeerLost: If the store does not answer.
+        """
+        limit = self._max_batch_diff
+        if steps > self._slowest + limit:
+            others = (rank for rank in range(self._world_size) if rank != self._rank)
+            self._slowest = min(self._store.add(self._key(rank, self._index), 0) for rank in others)
+        return steps > self._slowest + limit
+
+    @staticmethod
+    def _key(rank: int, index: int) -> str:
+        return f"steps/{index}/{rank}"

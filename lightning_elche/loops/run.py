@@ -263,14 +263,18 @@ class Run:
 
     def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
         """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""
-        deadline = time.monotonic() + self._config.timeout_s
+        throttle, deadline = self.rounds.throttle, time.monotonic() + self._config.timeout_s
         while True:
             event = self.rounds.meet_if_due(
                 is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
             )
             if event is not None:
                 return self._noted(event)
-            if not self.rounds.is_too_far_ahead(is_drained=is_drained):
+            if throttle is None:
+                return None
+            batches = self.rounds.window.batches
+            throttle.post(batches, is_drained=is_drained)
+            if is_drained or not throttle.is_ahead(batches):
                 return None
             if time.monotonic() > deadline:
                 raise PeerLost((), THROTTLED.format(self._config))
@@ -280,7 +284,8 @@ class Run:
     def wait_for_event(self, *, should_stop: bool) -> AveragingEvent:
         """Wait, without data, for the next averaging event."""
         has_signal = self.signal.is_set()
-        self.rounds.is_too_far_ahead(is_drained=True)  # nobody waits for this rank's steps
+        if self.rounds.throttle is not None:
+            self.rounds.throttle.post(self.rounds.window.batches, is_drained=True)
         return self._noted(
             self.rounds.wait_for_event(should_stop=should_stop, has_signal=has_signal)
         )
