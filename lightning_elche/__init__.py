@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning_elche.control.outer import OuterOptimizer
     from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
     from lightning_elche.loops.fabric_loop import ElCheLoop
-    from lightning_elche.loops.run import RunConfig
+    from lightning_elche.loops.run_config import RunConfig
     from lightning_elche.strategies.elche import ElCheStrategy
 
 __all__ = [
@@ -57,7 +57,7 @@ _MODULES = {
     "PeerLost": "exceptions",
     "RankFailed": "exceptions",
     "RankMismatch": "exceptions",
-    "RunConfig": "loops.run",
+    "RunConfig": "loops.run_config",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TypedDict
 from lightning_elche.control.cadence import CadenceConfig, ElChe, ElCheState
 from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.guard import ConvergenceGuard, GuardAction, GuardConfig
+from lightning_elche.control.hierarchy import Hierarchy, HierarchyState
 from lightning_elche.control.overshoot import Overshoot, OvershootState
 from lightning_elche.control.reports import Report, divergence_of
 from lightning_elche.control.schedule import Plan, Policy
@@ -25,6 +26,7 @@ class ControllerState(TypedDict):
     cadence: ElCheState
     guard: dict[str, list[float]]
     overshoot: OvershootState
+    hierarchy: HierarchyState
 
 
 class Controller:
@@ -38,6 +40,7 @@ class Controller:
         guard: Limits of the divergence; with policy "sync" replicas have no time to diverge.
         policy: What ends a window.
         chunks: Limits of the look into the next epoch.
+        nodes: The node of each rank, length world. Default: all share one.
     """
 
     def __init__(
@@ -48,11 +51,14 @@ class Controller:
         guard: GuardConfig | None = None,
         policy: Policy = "cadence",
         chunks: ChunkConfig | None = None,
+        nodes: Sequence[int] | None = None,
     ) -> None:
         self._policy = policy
         self.elche = ElChe(world_size, cadence)
         self.guard = ConvergenceGuard(guard)
         self.overshoot = Overshoot(chunks)
+        target = self.elche.config.overhead_target
+        self.hierarchy = Hierarchy(nodes or [0] * world_size, overhead_target=target)
         self.reset()
 
     def reset(self) -> None:
@@ -60,6 +66,7 @@ class Controller:
         self.elche.reset()
         self.guard.reset()
         self.overshoot.reset()
+        self.hierarchy.reset()
         self._index = 0
         self._action = GuardAction.STABLE
 
@@ -82,6 +89,7 @@ class Controller:
             is_calibrated=elche.is_calibrated,
             policy=self._policy,
             max_overshoot=self.overshoot.value,
+            crosses_nodes=self.hierarchy.crosses_next,
         )
 
     def open_epoch(self, batches: int) -> Plan:
@@ -93,7 +101,7 @@ class Controller:
         self.overshoot.open_epoch(batches)
         return self.plan
 
-    def report(self, reports: Sequence[Report]) -> Plan:
+    def report(self, reports: Sequence[Report], *, crossed: bool = True) -> Plan:
         """Take in one averaging event.
 
         The cost of an event is known only after its reports are sent; the reports carry that of
@@ -101,18 +109,30 @@ class Controller:
 
         Args:
             reports: The reports of all ranks, in rank order.
+            crossed: Whether the event crossed nodes.
         """
-        divergence = divergence_of(reports)
-        if not math.isnan(divergence) and self._policy != "sync":
-            self._action = self.guard.report(divergence)
-        self.elche.report(
-            compute_ms=[report.compute_ms for report in reports],
+        elche, hierarchy = self.elche, self.hierarchy
+        was_inside, is_spaced = not hierarchy.has_crossed, hierarchy.every > 1
+        self._take_in_divergence(divergence_of(reports), was_inside=was_inside)
+        compute_ms = [report.compute_ms for report in reports]
+        transfer_ms = max(report.transfer_ms for report in reports)
+        hierarchy.report(
+            [report.weight for report in reports],
+            crossed=crossed,
+            transfer_ms=transfer_ms,
+            window_ms=max(*compute_ms, elche.anchor_wall_ms),
+            action=self._action,
+        )
+        # What an event that crosses nodes costs sets how many do, unless all of them do.
+        tunes_anchor = was_inside or hierarchy.every == 1
+        elche.report(
+            compute_ms=compute_ms,
             steps=[report.batches for report in reports],
-            transfer_ms=max(report.transfer_ms for report in reports),
+            transfer_ms=transfer_ms if tunes_anchor else 0.0,
             hold=self._action is not GuardAction.STABLE,
         )
-        if self._action is GuardAction.TIGHTEN:
-            self.elche.tighten(TIGHTEN_FACTOR)
+        if self._action is GuardAction.TIGHTEN and not is_spaced:
+            elche.tighten(TIGHTEN_FACTOR)
         self.overshoot.report(self._action)
         self._index += 1
         return self.plan
@@ -124,6 +144,7 @@ class Controller:
             cadence=self.elche.state_dict(),
             guard=self.guard.state_dict(),
             overshoot=self.overshoot.state_dict(),
+            hierarchy=self.hierarchy.state_dict(),
         )
 
     def load_state_dict(self, state: ControllerState) -> None:
@@ -132,7 +153,14 @@ class Controller:
         self.elche.load_state_dict(state["cadence"])
         self.guard.load_state_dict(state["guard"])
         self.overshoot.load_state_dict(state["overshoot"])
+        self.hierarchy.load_state_dict(state["hierarchy"])
 
     def __repr__(self) -> str:
         parts = f"{self.elche!r}, {self.guard!r}, {self.overshoot!r}"
         return f"Controller(index={self._index}, {parts})"
+
+    def _take_in_divergence(self, divergence: float, *, was_inside: bool) -> None:
+        if was_inside:  # where replicas are closer, and the action of the event before was taken
+            self._action = min(self._action, GuardAction.HOLD)
+        elif not math.isnan(divergence) and self._policy != "sync":
+            self._action = self.guard.report(divergence)

@@ -32,6 +32,7 @@ class AveragingEvent:
         saved_bytes: By how much compression made it smaller.
         is_aligned: Whether all ranks are at this event now, with equal parameters. With
             `backend="cpu"` most events are over before a rank takes notice, and it trains on.
+        crossed_nodes: Whether replicas of all nodes were averaged, rather than those of each.
     """
 
     index: int
@@ -46,6 +47,7 @@ class AveragingEvent:
     exchanged_bytes: int
     saved_bytes: int = 0
     is_aligned: bool = True
+    crossed_nodes: bool = True
 
     @property
     def is_epoch_complete(self) -> bool:

@@ -22,11 +22,12 @@ def explain(event: AveragingEvent) -> str:
     last = max(range(len(event.reports)), key=lambda rank: event.reports[rank].agreed_after_ms)
     report = event.reports[last]
     batches = ", ".join(str(report.batches) for report in event.reports)
+    inside = "" if event.crossed_nodes else " inside nodes"
     guard = "" if event.action is GuardAction.STABLE else f", guard {event.action.name}"
     return (
         f"event {event.index}, epoch {event.epoch}, step {event.global_step}: "
         f"rank {last} agreed last, after {report.agreed_after_ms:.0f} ms, "
         f"{REASONS[Readiness(report.readiness)]}; batches {batches}; "
-        f"exchange {event.transfer_ms:.1f} ms, wait {event.wait_ms:.1f} ms; "
+        f"exchange{inside} {event.transfer_ms:.1f} ms, wait {event.wait_ms:.1f} ms; "
         f"next anchor {event.plan.anchor}{guard}"
     )

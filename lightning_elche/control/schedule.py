@@ -38,6 +38,7 @@ class Plan:
         policy: What ends the window: one step of every rank, the planned time, or step counts.
         max_overshoot: Steps beyond `local_steps` that a rank out of work may make on batches of the
             next epoch.
+        crosses_nodes: Whether the event averages over all nodes, rather than inside each.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Plan:
     is_calibrated: bool
     policy: Policy = "cadence"
     max_overshoot: int = 0
+    crosses_nodes: bool = True
 
     @cached_property
     def anchor_wall_ms(self) -> float:

@@ -139,7 +139,7 @@ class Averager:
         self._own_integers = [tensor.to(torch.int64, copy=True) for tensor in self._integers]
 
     @torch.no_grad()
-    def exchange(self, weights: Sequence[float]) -> Exchange:
+    def exchange(self, weights: Sequence[float], *, crosses_nodes: bool = True) -> Exchange:
         """Average the snapshots over all ranks: the second step, which leaves the model alone.
 
         Snapshot and average are both kept until the next `load`.
@@ -147,6 +147,8 @@ class Averager:
         Args:
             weights: Weight of each rank, length world, not all 0. A rank of weight 0 contributes
                 nothing, whatever its parameters hold, and adopts the average.
+            crosses_nodes: Average over all nodes; else over the ranks of this rank's, and ranks of
+                others weigh 0.
         """
         weight = weights[self._collectives.rank]
         contributes = weight > 0.0
@@ -154,9 +156,10 @@ class Averager:
         plain_scale = 1.0 / sum(other > 0.0 for other in weights) if contributes else 0.0
         squares = torch.zeros(2, dtype=torch.float64)
         # Order on every rank: one sum per floating type, then one maximum per integer tensor.
-        for part in self._parts:
-            squares += part.exchange(scale, plain_scale)
-        self._take_maxima(contributes=contributes)
+        with self._collectives.scope(crosses_nodes=crosses_nodes):
+            for part in self._parts:
+                squares += part.exchange(scale, plain_scale)
+            self._take_maxima(contributes=contributes)
         wire_bytes = sum(part.wire_bytes for part in self._parts)
         return Exchange(
             exchanged_bytes=wire_bytes,

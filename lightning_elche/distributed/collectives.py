@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -25,6 +27,11 @@ class Collectives(Protocol):
 
     rank: int
     world_size: int
+    nodes: Sequence[int]  # the node of each rank, length world; all the same where it is no matter
+
+    def scope(self, *, crosses_nodes: bool) -> AbstractContextManager[None]:
+        """Until the exit, exchange with the ranks of all nodes, or with those of this node."""
+        ...
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """Return the `numbers` of all ranks, in rank order."""
@@ -47,6 +54,13 @@ class Collectives(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Groups:
+    size: int
+    numbers: dist.ProcessGroup
+    payload: dist.ProcessGroup
+
+
 class GroupCollectives:
     """Collectives on two private process groups.
 
@@ -58,31 +72,54 @@ class GroupCollectives:
         timeout_s: Longest wait for a peer in seconds.
         store: Tells, while waiting, whether the run has failed elsewhere.
         backend: Backend of the parameters' group. Default: that of the default group.
+        node: This rank's node, for groups inside each node as well. Default: no such groups.
     """
 
     def __init__(
-        self, *, timeout_s: float, store: ControlStore, backend: str | None = None
+        self,
+        *,
+        timeout_s: float,
+        store: ControlStore,
+        backend: str | None = None,
+        node: int | None = None,
     ) -> None:
         timeout = timedelta(seconds=timeout_s)
+        backend = backend or dist.get_backend()
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self._timeout_s = timeout_s
         self._store = store
-        # Order: numbers, then payload; group creation is collective too.
-        self._numbers = dist.new_group(backend="gloo", timeout=timeout)
-        self._payload = dist.new_group(backend=backend or dist.get_backend(), timeout=timeout)
+        self._world = self._groups = _open(range(self.world_size), backend, timeout)
+        self.nodes: Sequence[int] = [0] * self.world_size
+        if node is not None:
+            self.nodes = [int(other) for (other,) in self.gather([node])]
+        if len(set(self.nodes)) > 1:
+            groups = {}
+            for number in sorted(set(self.nodes)):
+                ranks = [rank for rank, other in enumerate(self.nodes) if other == number]
+                groups[number] = _open(ranks, backend, timeout)
+            self._node = groups[self.nodes[self.rank]]
+
+    @contextlib.contextmanager
+    def scope(self, *, crosses_nodes: bool) -> Iterator[None]:
+        """Until the exit, exchange with the ranks of all nodes, or with those of this node."""
+        self._groups = self._world if crosses_nodes else self._node
+        try:
+            yield
+        finally:
+            self._groups = self._world
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
-        """Return the `numbers` of all ranks, in rank order.
+        """Return the `numbers` of all ranks in the scope, in rank order.
 
         Raises:
             PeerLost: If a peer does not arrive in time or its connection closes.
             RankFailed: If a peer posts a failure meanwhile.
         """
         own = torch.tensor(numbers, dtype=torch.float64)
-        parts = [torch.empty_like(own) for _ in range(self.world_size)]
+        parts = [torch.empty_like(own) for _ in range(self._groups.size)]
         with self._explaining("at an averaging event"):
-            self._wait(dist.all_gather(parts, own, group=self._numbers, async_op=True))
+            self._wait(dist.all_gather(parts, own, group=self._groups.numbers, async_op=True))
         return [part.tolist() for part in parts]
 
     def sum_(self, tensor: torch.Tensor) -> None:
@@ -97,7 +134,7 @@ class GroupCollectives:
         """Send the r-th of `world_size` equal parts to rank r, and return what came in, by rank."""
         parts = torch.empty_like(tensor)
         with self._explaining("while parameters were exchanged"):
-            dist.all_to_all_single(parts, tensor, group=self._payload)
+            dist.all_to_all_single(parts, tensor, group=self._world.payload)
         return parts.view(self.world_size, -1)
 
     def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -105,12 +142,12 @@ class GroupCollectives:
         joined = tensor.new_empty(self.world_size * tensor.numel())
         parts = list(joined.chunk(self.world_size))
         with self._explaining("while parameters were exchanged"):
-            dist.all_gather(parts, tensor, group=self._payload)
+            dist.all_gather(parts, tensor, group=self._world.payload)
         return joined
 
     def _reduce(self, tensor: torch.Tensor, op: dist.ReduceOp.RedOpType) -> None:
         with self._explaining("while parameters were exchanged"):
-            dist.all_reduce(tensor, op=op, group=self._payload)
+            dist.all_reduce(tensor, op=op, group=self._groups.payload)
 
     @contextlib.contextmanager
     def _explaining(self, when: str) -> Iterator[None]:
@@ -143,3 +180,13 @@ class GroupCollectives:
                 )
             next(naps)
         work.wait()
+
+
+def _open(ranks: Sequence[int], backend: str, timeout: timedelta) -> _Groups:
+    """Open groups of these ranks; every rank calls this, whether it is one of them or not."""
+    # Order: numbers, then payload.
+    return _Groups(
+        size=len(ranks),
+        numbers=dist.new_group(list(ranks), backend="gloo", timeout=timeout),
+        payload=dist.new_group(list(ranks), backend=backend, timeout=timeout),
+    )

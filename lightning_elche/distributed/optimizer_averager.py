@@ -65,26 +65,28 @@ class OptimizerAverager:
         self._own_counters = torch.stack(counters).tolist() if counters else []
 
     @torch.no_grad()
-    def exchange(self, weights: Sequence[float]) -> int:
+    def exchange(self, weights: Sequence[float], *, crosses_nodes: bool = True) -> int:
         """Average the snapshots; every rank calls this with the same layout.
 
         The states are left alone until `store`.
 
         Args:
             weights: Weight of each rank, length world, not all 0; a rank of weight 0 adopts.
+            crosses_nodes: As of `Averager.exchange`.
 
         Returns:
             The number of bytes exchanged.
         """
         weight = weights[self._collectives.rank] / sum(weights)
-        for flat in self._flats:
-            flat.scale(weight)
-            self._collectives.sum_(flat.average)
         self._largest: list[float] = []
-        if self._own_counters:
-            own = self._own_counters if weight > 0.0 else [-math.inf] * len(self._own_counters)
-            gathered = self._collectives.gather(own)
-            self._largest = [max(values) for values in zip(*gathered, strict=True)]
+        with self._collectives.scope(crosses_nodes=crosses_nodes):
+            for flat in self._flats:
+                flat.scale(weight)
+                self._collectives.sum_(flat.average)
+            if self._own_counters:
+                own = self._own_counters if weight > 0.0 else [-math.inf] * len(self._own_counters)
+                gathered = self._collectives.gather(own)
+                self._largest = [max(values) for values in zip(*gathered, strict=True)]
         return sum(flat.average.nbytes for flat in self._flats)
 
     @torch.no_grad()

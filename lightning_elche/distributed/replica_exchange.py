@@ -21,8 +21,10 @@ class ReplicaExchange:
         optimizer_averager: States of optimizers; `None` to keep them local.
     """
 
-    def __init__(self, averager: Averager, optimizer_averager: OptimizerAverager | None) -> None:
-        self._averager = averager
+    def __init__(
+        self, averager: Averager, optimizer_averager: OptimizerAverager | None = None
+    ) -> None:
+        self.averager = averager
         self._states = optimizer_averager
 
     def optimizer_layout(self) -> int:
@@ -31,18 +33,24 @@ class ReplicaExchange:
 
     def load(self, index: int) -> None:
         """Take a snapshot of the replica for averaging event `index`."""
-        self._averager.load()
+        self.averager.load()
         self._due_states = None
         if self._states is not None and self._states.is_due(index):
             self._due_states = self._states
             self._states.load()
 
-    def exchange(self, reports: Sequence[Report]) -> Exchange:
-        """Average the snapshots by the weights in the reports of all ranks.
+    def exchange(
+        self, reports: Sequence[Report], weights: Sequence[float], *, crosses_nodes: bool
+    ) -> Exchange:
+        """Average the snapshots.
 
         Nothing is exchanged where no rank weighs anything.
+
+        Args:
+            reports: The reports of all ranks.
+            weights: The weight of each rank, length world.
+            crosses_nodes: As of `Averager.exchange`.
         """
-        weights = [report.weight for report in reports]
         self._has_average = any(weights)
         # States of different layouts (a rank has not stepped some parameter yet) stay local.
         if not self._has_average or len({report.optimizer_layout for report in reports}) > 1:
@@ -50,9 +58,9 @@ class ReplicaExchange:
         if not self._has_average:
             return Exchange(exchanged_bytes=0, relative_delta=math.nan)
         # Order on every rank: parameters, optimizer states.
-        exchange = self._averager.exchange(weights)
+        exchange = self.averager.exchange(weights, crosses_nodes=crosses_nodes)
         if self._due_states is not None:
-            more_bytes = self._due_states.exchange(weights)
+            more_bytes = self._due_states.exchange(weights, crosses_nodes=crosses_nodes)
             exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
         return exchange
 
@@ -63,8 +71,8 @@ class ReplicaExchange:
             adds_difference: Keep the steps made since `load`, and add what averaging changed.
         """
         if self._has_average and adds_difference:
-            self._averager.add_difference()
+            self.averager.add_difference()
         elif self._has_average:
-            self._averager.store()
+            self.averager.store()
         if self._due_states is not None:
             self._due_states.store()

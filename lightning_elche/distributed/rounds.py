@@ -13,10 +13,9 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
-from lightning_elche.distributed.averager import Averager, AveragerState, Exchange
+from lightning_elche.distributed.averager import AveragerState, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
-from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
@@ -32,8 +31,7 @@ class RoundsParts(TypedDict):
     controller: Controller
     collectives: Collectives
     store: ControlStore
-    averager: Averager
-    optimizer_averager: OptimizerAverager | None
+    replica: ReplicaExchange
     timer: StepTimer
     timeout_s: float
     max_batch_diff: int | None
@@ -58,8 +56,7 @@ class Rounds:
         controller: The replicated controller.
         collectives: How to exchange.
         store: How to agree without waiting.
-        averager: What to exchange.
-        optimizer_averager: How to exchange optimizer states; `None` to keep them local.
+        replica: What to exchange.
         timer: How to time steps.
         timeout_s: Longest wait for a peer in seconds.
         max_batch_diff: Steps that a rank may be ahead of the slowest; `None` for no limit.
@@ -71,8 +68,7 @@ class Rounds:
         controller: Controller,
         collectives: Collectives,
         store: ControlStore,
-        averager: Averager,
-        optimizer_averager: OptimizerAverager | None = None,
+        replica: ReplicaExchange,
         timer: StepTimer,
         timeout_s: float,
         max_batch_diff: int | None = None,
@@ -81,8 +77,7 @@ class Rounds:
         self.global_step = 0
         self._collectives = collectives
         self._store = store
-        self._averager = averager
-        self._replica = ReplicaExchange(averager, optimizer_averager)
+        self._replica = replica
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
@@ -132,7 +127,7 @@ class Rounds:
         self._epoch = epoch
         self._totals.reset()
         self._plan = self.controller.open_epoch(batches)
-        self._averager.select_trainable()
+        self._replica.averager.select_trainable()
 
     def meet_if_due(
         self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
@@ -151,7 +146,8 @@ class Rounds:
         """
         if not self.is_due(is_drained=is_drained):
             return None
-        return self.average(is_drained=is_drained, should_stop=should_stop, has_signal=has_signal)
+        own = self._report(is_drained, should_stop, has_signal)
+        return self._meet(own, crosses_nodes=self._plan.crosses_nodes)
 
     def wait_for_event(
         self, *, should_stop: bool = False, has_signal: bool = False
@@ -165,7 +161,8 @@ class Rounds:
         """
         if not self.is_due(is_drained=True):
             self._wait(math.inf)
-        return self.average(is_drained=True, should_stop=should_stop, has_signal=has_signal)
+        own = self._report(True, should_stop, has_signal)
+        return self._meet(own, crosses_nodes=self._plan.crosses_nodes)
 
     def is_due(self, *, is_drained: bool = False) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
@@ -191,7 +188,7 @@ class Rounds:
     def average(
         self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
     ) -> AveragingEvent:
-        """Meet all ranks: exchange reports, average parameters, derive the next plan.
+        """Meet all ranks now and average over all nodes; every rank calls this at the same point.
 
         Args:
             is_drained: This rank has no data left in the epoch.
@@ -201,19 +198,7 @@ class Rounds:
         Raises:
             RankMismatch: If ranks work on different epochs.
         """
-        own = self._report(is_drained, should_stop, has_signal)
-        entered = time.perf_counter()
-        # Order on every rank: reports, parameters, optimizer states.
-        reports = self._gather(own)
-        gathered = time.perf_counter()
-        self._replica.load(self._plan.index)
-        self._exchange = self._replica.exchange(reports)
-        self._replica.store(adds_difference=False)
-        transferred = time.perf_counter()
-        wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
-        self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
-        self.window.reset()
-        return self._close(reports)
+        return self._meet(self._report(is_drained, should_stop, has_signal), crosses_nodes=True)
 
     def close_epoch(self) -> EpochMetrics:
         """Return the metrics of the epoch; every rank calls this after its last event."""
@@ -245,6 +230,7 @@ class Rounds:
                 "action": self.controller.action.name,
                 "deltas": list(self.controller.guard.deltas),
             },
+            "crosses_nodes_every": self.controller.hierarchy.every,
         }
 
     def state_dict(self) -> RoundsState:
@@ -252,14 +238,14 @@ class Rounds:
         return RoundsState(
             global_step=self.global_step,
             controller=self.controller.state_dict(),
-            averager=self._averager.state_dict(),
+            averager=self._replica.averager.state_dict(),
         )
 
     def load_state_dict(self, state: RoundsState) -> None:
         """Continue from `state`."""
         self.global_step = state["global_step"]
         self.controller.load_state_dict(state["controller"])
-        self._averager.load_state_dict(state["averager"])
+        self._replica.averager.load_state_dict(state["averager"])
         self._start_window()
         self.window.reset()
 
@@ -277,6 +263,27 @@ class Rounds:
             should_stop=should_stop,
             has_signal=has_signal,
         )
+
+    def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
+        """Meet all ranks: exchange reports, average parameters, derive the next plan."""
+        entered = time.perf_counter()
+        # Order on every rank: reports, parameters, optimizer states.
+        reports = self._gather(own)
+        gathered = time.perf_counter()
+        self._replica.load(self._plan.index)
+        self._exchange = self._exchange_replicas(reports, crosses_nodes=crosses_nodes)
+        self._replica.store(adds_difference=False)
+        transferred = time.perf_counter()
+        wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
+        self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
+        self.window.reset()
+        return self._close(reports, crossed_nodes=crosses_nodes, is_aligned=crosses_nodes)
+
+    def _exchange_replicas(self, reports: list[Report], *, crosses_nodes: bool) -> Exchange:
+        weights = self.controller.hierarchy.weights(
+            [report.weight for report in reports], self.rank, crosses=crosses_nodes
+        )
+        return self._replica.exchange(reports, weights, crosses_nodes=crosses_nodes)
 
     def _gather(self, own: Report) -> list[Report]:
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
@@ -303,11 +310,13 @@ class Rounds:
         finally:
             self.window.waited_s += time.perf_counter() - began
 
-    def _close(self, reports: list[Report], *, is_aligned: bool = True) -> AveragingEvent:
+    def _close(
+        self, reports: list[Report], *, crossed_nodes: bool, is_aligned: bool
+    ) -> AveragingEvent:
         index = self._plan.index
         self._totals.add(reports)
         self.global_step += sum(report.optimizer_steps for report in reports)
-        self.controller.report(reports)
+        self.controller.report(reports, crossed=crossed_nodes)
         self._start_window()
         wait_ms, transfer_ms = self._cost_ms
         return AveragingEvent(
@@ -323,6 +332,7 @@ class Rounds:
             exchanged_bytes=self._exchange.exchanged_bytes,
             saved_bytes=self._exchange.saved_bytes,
             is_aligned=is_aligned,
+            crossed_nodes=crossed_nodes,
         )
 
 

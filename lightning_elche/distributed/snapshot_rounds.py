@@ -123,7 +123,8 @@ class SnapshotRounds(Rounds):
         try:
             # Order on every rank: reports, parameters, optimizer states.
             self._reports = self._gather(self._own)
-            self._pending = self._replica.exchange(self._reports)
+            crosses = self._plan.crosses_nodes
+            self._pending = self._exchange_replicas(self._reports, crosses_nodes=crosses)
         except BaseException as err:  # raised by the training thread
             self._error = err
 
@@ -140,4 +141,5 @@ class SnapshotRounds(Rounds):
         applied_ms = 1000.0 * (time.perf_counter() - began)
         self._cost_ms = (1000.0 * self.window.waited_s, self._snapshot_ms + applied_ms)
         self.window.subtract(self._own)
-        return self._close(self._reports, is_aligned=False)
+        crossed = self._plan.crosses_nodes
+        return self._close(self._reports, crossed_nodes=crossed, is_aligned=False)

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.loops.alignment import Alignment
-from lightning_elche.loops.run import Run, RunConfig
+from lightning_elche.loops.run import Run
+from lightning_elche.loops.run_config import RunConfig
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -83,6 +84,7 @@ class ElCheLoop:
                 alignment=Alignment("raise"),
                 pool_size=lambda total: total,
                 may_open=lambda epoch: epoch < num_epochs and not self._should_stop,
+                node_rank=fabric.node_rank,
             )
             self._run.start(model, fabric.device, lambda: optimizers)
 

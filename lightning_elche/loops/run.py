@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_elche.control.cadence import CadenceConfig
-from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
-from lightning_elche.control.guard import GuardAction, GuardConfig
-from lightning_elche.control.outer import OuterOptimizer
-from lightning_elche.control.schedule import Policy
+from lightning_elche.control.guard import GuardAction
 from lightning_elche.data.dealer import Dealer
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
 from lightning_elche.distributed.control_store import ControlStore, default_store
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
+from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.replicas import check_replicas
 from lightning_elche.distributed.rounds import Rounds, RoundsParts, RoundsState
 from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
 from lightning_elche.distributed.timing import timer_for
 from lightning_elche.exceptions import PeerLost, RankFailed
 from lightning_elche.loops.alignment import Alignment, Phase
+from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.loops.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
 
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["Run", "RunConfig", "check_choice", "check_positive"]
+__all__ = ["Run"]
 
 log = logging.getLogger(__name__)
 
@@ -51,74 +48,6 @@ THROTTLED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The options that `ElCheStrategy` and `ElCheLoop` have in common.
-
-    Args:
-        cadence: How often ranks meet.
-        chunks: How the batches of an epoch are dealt.
-        guard: When divergence between replicas limits the cadence.
-        policy: What ends a window: "cadence", "async", or "sync".
-        backend: How they are exchanged: "device" stops all ranks for it, "cpu" does not.
-        outer_optimizer: What to make of the average of the parameters; `None` to take it as it is.
-        compression: Exchange parameters as they are, "none", or as "bf16" differences.
-        optimizer_state: "average" the states of optimizers with the parameters, or "keep" them.
-        optimizer_state_every: Average them at every n-th averaging event.
-        weighting: What a rank's parameters weigh: "samples", "uniform", or "auto".
-        snapshot_timeout_s: With `backend="cpu"`, how long ranks wait for the snapshot of another
-            one before they drop the attempt and repeat it, in seconds.
-        timeout_s: Longest wait for a peer in seconds.
-    """
-
-    cadence: CadenceConfig = field(default_factory=CadenceConfig)
-    chunks: ChunkConfig = field(default_factory=ChunkConfig)
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    policy: Policy = "cadence"
-    backend: Literal["device", "cpu"] = "device"
-    outer_optimizer: OuterOptimizer | None = None
-    compression: Literal["none", "bf16"] = "none"
-    optimizer_state: Literal["average", "keep"] = "average"
-    optimizer_state_every: int = 1
-    weighting: Literal["auto", "samples", "uniform"] = "auto"
-    snapshot_timeout_s: float = 5.0
-    timeout_s: float = 1800.0
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        check_choice("policy", self.policy, ("sync", "cadence", "async"))
-        check_choice("backend", self.backend, ("device", "cpu"))
-        check_choice("compression", self.compression, ("none", "bf16"))
-        check_choice("optimizer_state", self.optimizer_state, ("average", "keep"))
-        if self.optimizer_state_every < 1:
-            raise ValueError(
-                f"`optimizer_state_every` must be >= 1, got {self.optimizer_state_every}."
-            )
-        if self.optimizer_state == "keep" and self.optimizer_state_every > 1:
-            raise ValueError(
-                '`optimizer_state_every` must be left out with `optimizer_state="keep"`, which '
-                f"averages no states, got {self.optimizer_state_every}."
-            )
-        check_choice("weighting", self.weighting, ("auto", "samples", "uniform"))
-        check_positive("snapshot_timeout_s", self.snapshot_timeout_s)
-        check_positive("timeout_s", self.timeout_s)
-
-    @property
-    def exchanges_in_background(self) -> bool:
-        """Whether ranks train on while their replicas are exchanged."""
-        return self.backend == "cpu" and self.policy != "sync"
-
-    @property
-    def may_run_ahead(self) -> bool:
-        """Whether ranks may train beyond their planned steps, also on the next epoch."""
-        return self.policy == "async" or self.exchanges_in_background
-
-    @property
-    def max_batch_diff(self) -> int | None:
-        """How far a rank may be ahead; where none runs ahead the events see to that."""
-        return self.cadence.max_batch_diff if self.may_run_ahead else None
-
-
 class Run:
     """One `fit`: every rank creates it at the same point, since that opens process groups.
 
@@ -128,6 +57,7 @@ class Run:
         alignment: Knows whether ranks are aligned.
         pool_size: Maps the number of batches in an epoch to the number to deal.
         may_open: Returns whether the epoch of this index may be dealt ahead of its time.
+        node_rank: The node that this rank is on.
     """
 
     def __init__(
@@ -138,6 +68,7 @@ class Run:
         alignment: Alignment,
         pool_size: Callable[[int], int],
         may_open: Callable[[int], bool],
+        node_rank: int,
     ) -> None:
         self.signal = StopSignal()
         self._config = config
@@ -148,6 +79,7 @@ class Run:
             timeout_s=config.timeout_s,
             store=self._store,
             backend="gloo" if config.backend == "cpu" else None,
+            node=node_rank if config.group == "node" else None,
         )
         world_size = self._collectives.world_size
         chunks = config.chunks
@@ -159,6 +91,7 @@ class Run:
             guard=config.guard,
             policy=config.policy,
             chunks=chunks,
+            nodes=self._collectives.nodes,
         )
         self._controller = controller
         self._rounds: Rounds | None = None
@@ -222,8 +155,7 @@ class Run:
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
-            averager=averager,
-            optimizer_averager=states,
+            replica=ReplicaExchange(averager, states),
             timer=timer_for(device),
             timeout_s=config.timeout_s,
             max_batch_diff=config.max_batch_diff,
@@ -335,16 +267,3 @@ class Run:
     def state_dict(self) -> RoundsState:
         """Return the agreed state, equal on every rank."""
         return self.rounds.state_dict()
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the option, unless `value` is one of `choices`."""
-    if value not in choices:
-        listed = ", ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise a ValueError that names the option, unless `value` is positive and finite."""
-    if not (value > 0.0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be a positive number, got {value}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.strategies import StrategyRegistry
@@ -21,8 +22,10 @@ from lightning_elche.control.schedule import Policy
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.distributed.rounds import RoundsState
 from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
+from lightning_elche.loops.limits import max_batches_left, may_open
 from lightning_elche.loops.progress import show_total_progress
-from lightning_elche.loops.run import Run, RunConfig, check_positive
+from lightning_elche.loops.run import Run
+from lightning_elche.loops.run_config import RunConfig, check_positive
 from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.guarded import GuardedStrategy
 from lightning_elche.strategies.refusals import clip_gradients, refuse_for_ddp, refuse_unsupported
@@ -65,6 +68,8 @@ class ElCheStrategy(GuardedStrategy):
             it as it is.
         compression: "bf16" to exchange parameters as bfloat16 differences to the last average, at
             half the traffic; what rounding loses is added to the next difference. Or "none".
+        group: Average over the "world" at every event, or inside each "node" and over the world at
+            every k-th event only, for nodes joined by a slow network; the overhead target sets k.
         optimizer_state: "average" the states of optimizers with the parameters, or "keep" them
             local, which exchanges a half to two thirds less with momentum or Adam.
         optimizer_state_every: Average the states of optimizers at every n-th averaging event only,
@@ -106,6 +111,7 @@ class ElCheStrategy(GuardedStrategy):
         guard: GuardConfig | None = None,
         outer_optimizer: OuterOptimizer | None = None,
         compression: Literal["none", "bf16"] = "none",
+        group: Literal["world", "node"] = "world",
         optimizer_state: Literal["average", "keep"] = "average",
         optimizer_state_every: int = 1,
         weighting: Literal["auto", "samples", "uniform"] = "auto",
@@ -128,14 +134,13 @@ class ElCheStrategy(GuardedStrategy):
             snapshot_timeout_s=snapshot_timeout_s,
             outer_optimizer=outer_optimizer,
             compression=compression,
+            group=group,
             optimizer_state=optimizer_state,
             optimizer_state_every=optimizer_state_every,
             weighting=weighting,
             timeout_s=timeout_s,
         )
-        _check_options(max_grad_norm, lr_scale_ratio)
-        if self._is_ddp:
-            refuse_for_ddp(self._config)
+        self._check_options(max_grad_norm, lr_scale_ratio)
         super().__init__(
             cluster_environment=cluster_environment,
             checkpoint_io=checkpoint_io,
@@ -228,7 +233,8 @@ class ElCheStrategy(GuardedStrategy):
                 config=self._config,
                 alignment=self._alignment,
                 pool_size=self._pool_size,
-                may_open=self._may_open,
+                may_open=partial(may_open, trainer),
+                node_rank=self.node_rank,
             )
         super().setup(trainer)
 
@@ -302,24 +308,11 @@ class ElCheStrategy(GuardedStrategy):
         return deal_from(dataloader, dealer=self._run.dealer, epoch=lambda: progress.processed)
 
     def _pool_size(self, total: int) -> int:
-        trainer = self._trainer
-        max_batches = None
-        if trainer.max_steps != -1:
-            steps = trainer.max_steps - self.global_step
-            max_batches = steps * trainer.accumulate_grad_batches
         return pool_size(
-            total, limit=self._pool_limit, world_size=self.world_size, max_batches=max_batches
-        )
-
-    def _may_open(self, epoch: int) -> bool:
-        """Return whether ranks out of work may train batches of `epoch` ahead of its time."""
-        trainer: Any = self._trainer  # Lightning sets some of these options without declaring them
-        return (
-            (trainer.max_epochs in (None, -1) or epoch < trainer.max_epochs)
-            and trainer.max_steps == -1
-            and trainer.accumulate_grad_batches == 1
-            and trainer.reload_dataloaders_every_n_epochs == 0
-            and not trainer.should_stop
+            total,
+            limit=self._pool_limit,
+            world_size=self.world_size,
+            max_batches=max_batches_left(self._trainer, global_step=self.global_step),
         )
 
     @property
@@ -336,12 +329,13 @@ class ElCheStrategy(GuardedStrategy):
                 self._run.rounds.window.add_loss(loss)
         return output
 
-
-def _check_options(max_grad_norm: float | None, lr_scale_ratio: float) -> None:
-    if max_grad_norm is not None:
-        check_positive("max_grad_norm", max_grad_norm)
-    if not 0.0 <= lr_scale_ratio <= 1.0:
-        raise ValueError(f"`lr_scale_ratio` must be in [0, 1], got {lr_scale_ratio}.")
+    def _check_options(self, max_grad_norm: float | None, lr_scale_ratio: float) -> None:
+        if max_grad_norm is not None:
+            check_positive("max_grad_norm", max_grad_norm)
+        if not 0.0 <= lr_scale_ratio <= 1.0:
+            raise ValueError(f"`lr_scale_ratio` must be in [0, 1], got {lr_scale_ratio}.")
+        if self._is_ddp:
+            refuse_for_ddp(self._config)
 
 
 ElCheStrategy.register_strategies(StrategyRegistry)

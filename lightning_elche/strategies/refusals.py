@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
 from torchmetrics import Metric
 
 from lightning_elche.loops.lightning_loops import saves_at_steps, validates_by_time
-from lightning_elche.loops.run import RunConfig
+from lightning_elche.loops.run_config import RunConfig
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -96,6 +96,49 @@ def test_disabled_guard_lets_the_window_grow() -> None:
     assert controller.report(reports_of(delta=0.06, transfer_ms=680.0)).anchor == 100
 
 
+def test_costly_crossings_space_events_that_cross_and_leave_the_window_alone() -> None:
+    """Exchanging across nodes takes 20 % of the window, inside nodes next to nothing."""
+    controller = Controller(2, cadence=CadenceConfig(overhead_target=0.10), nodes=[0, 1])
+    plans = [controller.plan]
+    for _ in range(12):
+        crosses = plans[-1].crosses_nodes
+        previous = plans[-2].crosses_nodes if len(plans) > 1 else False
+        transfer_ms = 130.0 if previous else 1.0
+        plans.append(
+            controller.report(reports_of(delta=0.01, transfer_ms=transfer_ms), crossed=crosses)
+        )
+    assert controller.hierarchy.every == 2
+    assert {plan.anchor for plan in plans} == {10}
+    assert [plan.crosses_nodes for plan in plans[-4:]] in ([False, True] * 2, [True, False] * 2)
+
+
+def test_divergence_inside_a_node_is_not_the_guards_concern() -> None:
+    """Replicas that are compared with their own node's seem closer than they are."""
+    controller = Controller(2, nodes=[0, 1])
+    controller.report(reports_of(delta=math.nan), crossed=False)
+    controller.report(reports_of(delta=0.001), crossed=True)
+    assert controller.guard.deltas == ()
+    controller.report(reports_of(delta=0.3), crossed=True)
+    assert controller.guard.deltas == (0.3,)
+
+
+def test_nodes_meet_more_often_before_windows_get_shorter() -> None:
+    """Where they drift apart; an action is taken once."""
+    controller = Controller(2, cadence=CadenceConfig(overhead_target=0.10), nodes=[0, 1])
+    controller.report(reports_of())
+    for _ in range(2):
+        controller.report(reports_of(delta=0.01, transfer_ms=136.0))
+    assert (controller.hierarchy.every, controller.plan.anchor) == (2, 10)
+    for _ in range(3):
+        controller.report(reports_of(delta=0.3, transfer_ms=136.0), crossed=True)
+    assert controller.action is GuardAction.TIGHTEN
+    assert (controller.hierarchy.every, controller.plan.anchor) == (1, 10)
+    controller.report(reports_of(delta=0.3), crossed=False)
+    assert controller.plan.anchor == 5
+    controller.report(reports_of(delta=0.001))
+    assert (controller.action, controller.plan.anchor) == (GuardAction.HOLD, 5)
+
+
 def test_configuration_reaches_the_cadence() -> None:
     """The limits given to the controller hold."""
     controller = Controller(2, cadence=CadenceConfig(anchor=3, max_anchor=4))

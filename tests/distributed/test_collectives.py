@@ -77,6 +77,33 @@ def test_parts_are_swapped_and_joined_in_rank_order() -> None:
     assert [joined for _, joined in ranks] == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]] * 3
 
 
+def sums_by_scope() -> tuple[list[int], list[list[float]], float, float, list[list[float]]]:
+    dist.init_process_group("gloo")
+    collectives = GroupCollectives(
+        timeout_s=30.0, store=ControlStore(default_store(), "run"), node=dist.get_rank() % 2
+    )
+    inside, across = (torch.tensor([2.0**collectives.rank]) for _ in range(2))
+    with collectives.scope(crosses_nodes=False):
+        collectives.sum_(inside)
+        gathered = collectives.gather([collectives.rank])
+    collectives.sum_(across)
+    all_gathered = collectives.gather([collectives.rank])
+    dist.destroy_process_group()
+    return list(collectives.nodes), gathered, inside.item(), across.item(), all_gathered
+
+
+@pytest.mark.slow
+def test_nodes_exchange_among_themselves() -> None:
+    """Ranks 0 and 2 share a node, rank 1 is alone on its own; then all exchange again."""
+    ranks = [rank.value for rank in run_ranks(sums_by_scope, world_size=3)]
+    whole = (7.0, [[0.0], [1.0], [2.0]])
+    assert ranks == [
+        ([0, 1, 0], [[0.0], [2.0]], 5.0, *whole),
+        ([0, 1, 0], [[1.0]], 2.0, *whole),
+        ([0, 1, 0], [[0.0], [2.0]], 5.0, *whole),
+    ]
+
+
 def test_peer_that_does_not_arrive_is_lost(
     collectives: GroupCollectives, monkeypatch: pytest.MonkeyPatch
 ) -> None:

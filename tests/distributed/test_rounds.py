@@ -14,6 +14,7 @@ from lightning_elche.control.controller import Controller
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.rounds import Rounds
 from lightning_elche.distributed.timing import HostTimer
 from lightning_elche.exceptions import PeerLost, RankFailed, RankMismatch
@@ -40,17 +41,19 @@ class Rank:
             self.rounds.window.end_step(samples=4, is_optimizer_step=is_optimizer_step)
 
 
-def ranks_of(world_size: int = 2, *, timeout_s: float = 10.0) -> list[Rank]:
+def ranks_of(
+    world_size: int = 2, *, timeout_s: float = 10.0, nodes: list[int] | None = None
+) -> list[Rank]:
     """Return ranks that hold their number as parameter."""
-    group = FakeGroup(world_size)
+    group = FakeGroup(world_size, nodes=nodes)
     ranks = []
     for number, store in enumerate(stores_of(world_size)):
         parameter, clock = torch.tensor([float(number)]), FakeClock()
         rounds = Rounds(
-            controller=Controller(world_size),
+            controller=Controller(world_size, nodes=nodes),
             collectives=group.of(number),
             store=store,
-            averager=Averager([parameter], [], group.of(number)),
+            replica=ReplicaExchange(Averager([parameter], [], group.of(number))),
             timer=HostTimer(clock),
             timeout_s=timeout_s,
         )
@@ -356,3 +359,51 @@ def test_three_threads_train_and_meet_without_a_coordinator() -> None:
     counts = run_ranks(3, run)
     assert counts[0] == counts[1] == counts[2]
     assert len({rank.parameter.item() for rank in ranks}) == 1
+
+
+def meet_on_time(ranks: list[Rank], *, steps: list[int]) -> list[AveragingEvent]:
+    """Let all ranks train and meet as planned, drained so that each agrees at once."""
+    for rank, own_steps in zip(ranks, steps, strict=True):
+        rank.train(own_steps)
+    return run_ranks(len(ranks), lambda rank: ranks[rank].rounds.wait_for_event())
+
+
+def spaced_ranks() -> list[Rank]:
+    """Return ranks on nodes 0, 0 and 1 whose next event stays inside nodes."""
+    ranks = ranks_of(3, nodes=[0, 0, 1])
+    for rank in ranks:
+        hierarchy = rank.rounds.controller.hierarchy
+        rank.rounds.controller.hierarchy.load_state_dict({"every": 2})
+        assert not hierarchy.crosses_next
+        rank.rounds.load_state_dict(rank.rounds.state_dict())  # for the plan
+    return ranks
+
+
+def test_nodes_average_among_themselves_and_then_with_others() -> None:
+    """Rank 2 is alone on its node; across nodes each weighs what it did in both windows."""
+    ranks = spaced_ranks()
+    events = meet_on_time(ranks, steps=[1, 3, 8])
+    assert [rank.parameter.item() for rank in ranks] == [0.75, 0.75, 2.0]
+    assert not any(event.is_aligned or event.crossed_nodes for event in events)
+    events = meet_on_time(ranks, steps=[2, 2, 0])
+    assert [rank.parameter.item() for rank in ranks] == [1.375] * 3
+    assert all(event.is_aligned and event.crossed_nodes for event in events)
+
+
+def test_all_nodes_meet_where_all_ranks_must_be_equal() -> None:
+    """Whatever the plan says, and none of the work before is forgotten."""
+    ranks = spaced_ranks()
+    meet_on_time(ranks, steps=[1, 3, 8])
+    ranks[0].train(4)
+    ranks[2].train(4)
+    events = meet(ranks)
+    assert all(event.is_aligned for event in events)
+    assert [rank.parameter.item() for rank in ranks] == [1.5] * 3
+
+
+def test_node_that_did_nothing_has_no_average() -> None:
+    """The other one does not wait for it."""
+    ranks = spaced_ranks()
+    events = meet_on_time(ranks, steps=[0, 0, 5])
+    assert [rank.parameter.item() for rank in ranks] == [0.0, 1.0, 2.0]
+    assert [event.exchanged_bytes > 0 for event in events] == [False, False, True]

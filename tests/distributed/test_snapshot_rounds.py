@@ -11,6 +11,7 @@ import torch
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.distributed.averager import Averager
+from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
 from lightning_elche.distributed.timing import HostTimer
 from lightning_elche.exceptions import PeerLost, RankFailed
@@ -30,8 +31,7 @@ class Rank:
             controller=Controller(2),
             collectives=group.of(number),
             store=store,  # type: ignore[arg-type]
-            averager=Averager([self.parameter], [], group.of(number)),
-            optimizer_averager=None,
+            replica=ReplicaExchange(Averager([self.parameter], [], group.of(number))),
             timer=HostTimer(self.clock),
             timeout_s=0.5,
             snapshot_timeout_s=0.1,

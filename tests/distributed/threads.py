@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -20,8 +21,16 @@ TIMEOUT_S = 20.0
 class FakeGroup:
     """Where the threads of a group meet; `of(rank)` is that rank's side of it."""
 
-    def __init__(self, world_size: int, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, world_size: int, *, timeout_s: float = TIMEOUT_S, nodes: Sequence[int] | None = None
+    ) -> None:
         self.world_size = world_size
+        self.nodes = list(nodes or [0] * world_size)
+        self.inside: dict[int, FakeGroup] = {}  # the group of each node
+        if nodes is not None:
+            self.inside = {
+                node: FakeGroup(self.nodes.count(node), timeout_s=timeout_s) for node in nodes
+            }
         self._barrier = threading.Barrier(world_size, timeout=timeout_s)
         self._slots: list[Any] = [None] * world_size
 
@@ -47,31 +56,46 @@ class FakeCollectives:
     def __init__(self, group: FakeGroup, rank: int) -> None:
         self.rank = rank
         self.world_size = group.world_size
-        self._group = group
+        self.nodes = group.nodes
+        self._world = (group, rank)
+        self._scope = self._world
+
+    @contextlib.contextmanager
+    def scope(self, *, crosses_nodes: bool) -> Iterator[None]:
+        """Until the exit, exchange with all ranks, or with those of this node."""
+        group, node = self._world[0], self.nodes[self.rank]
+        if not crosses_nodes:
+            self._scope = (group.inside[node], self.nodes[: self.rank].count(node))
+        yield
+        self._scope = self._world
+
+    def _swap(self, value: T) -> list[T]:
+        group, rank = self._scope
+        return group.swap(rank, value)
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """Return the `numbers` of all ranks, in rank order."""
-        return self._group.swap(self.rank, list(numbers))
+        return self._swap(list(numbers))
 
     def sum_(self, tensor: torch.Tensor) -> None:
         """Replace `tensor` by its sum over all ranks, added in its own type."""
-        parts = self._group.swap(self.rank, tensor.clone())
+        parts = self._swap(tensor.clone())
         tensor.copy_(parts[0])
         for part in parts[1:]:
             tensor += part
 
     def max_(self, tensor: torch.Tensor) -> None:
         """Replace `tensor` by its maximum over all ranks."""
-        tensor.copy_(torch.stack(self._group.swap(self.rank, tensor.clone())).amax(0))
+        tensor.copy_(torch.stack(self._swap(tensor.clone())).amax(0))
 
     def swap_parts(self, tensor: torch.Tensor) -> torch.Tensor:
         """Send the r-th of equal parts to rank r, and return what came in, by rank."""
-        parts = self._group.swap(self.rank, tensor.clone())
+        parts = self._swap(tensor.clone())
         return torch.stack([part.view(self.world_size, -1)[self.rank] for part in parts])
 
     def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensors of all ranks one after the other."""
-        return torch.cat(self._group.swap(self.rank, tensor.clone()))
+        return torch.cat(self._swap(tensor.clone()))
 
 
 def run_ranks(world_size: int, function: Callable[[int], T]) -> list[T]:

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric, seed_everything
 
 from lightning_elche import ChunkConfig, ElCheLoop
 from lightning_elche.distributed.control_store import default_store
-from lightning_elche.loops.run import RunConfig
+from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.testing import run_ranks
 from tests.ranks import make_loader
 

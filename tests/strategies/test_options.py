@@ -191,6 +191,15 @@ def test_learning_rate_is_scaled_by_the_number_of_ranks() -> None:
             {"optimizer_state": "keep", "optimizer_state_every": 2},
             '`optimizer_state_every` must be left out with `optimizer_state="keep"`.*got 2',
         ),
+        ({"group": "rack"}, '`group` must be one of "world", "node", got \'rack\''),
+        (
+            {"group": "node", "compression": "bf16"},
+            "`compression` must be left out with `group=\"node\"`.*got 'bf16'",
+        ),
+        (
+            {"group": "node", "policy": "sync"},
+            '`group` must be "world" with `policy="sync"`.*got "node"',
+        ),
         ({"compression": "fp8"}, '`compression` must be one of "none", "bf16", got \'fp8\''),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be a positive number, got 0.0"),
         ({"lr_scale_ratio": -1.0}, r"`lr_scale_ratio` must be in \[0, 1\], got -1.0"),
