@@ -74,7 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--modes",
         nargs="+",
-        choices=(*DEFAULT_MODES, *PEERS),
+        choices=("raw", report.DDP, *PEERS, *report.OURS),
         default=list(DEFAULT_MODES),
         help="what to measure beside the speed of each rank alone",
     )

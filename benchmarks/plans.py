@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from peers import PEERS, Peer
-from report import DDP, ELCHE, RAW, SIDE_BY_SIDE, SOLO
+from report import DDP, OURS, RAW, SIDE_BY_SIDE, SOLO
 
 MIN_BATCHES = 8  # of an epoch
 LOCAL_STEPS = 10  # of the slow rank between two averagings: the anchor that ElCheStrategy starts at
@@ -78,9 +78,8 @@ def plans_of(modes: Collection[str], pace: Pace) -> list[Plan]:
         step = 1.0 / pace.quota + pace.exchange_batches
         plans.append(_plan(DDP, DDP, {0: 2.0 / step, 1: 2.0 / step}, pace))
     plans += [_peer_plan(name, peer, pace) for name, peer in PEERS.items() if name in modes]
-    if ELCHE in modes:
-        plans.append(_plan(ELCHE, ELCHE, dict.fromkeys((0, 1), 1.0 + pace.quota), pace))
-    return plans
+    both = dict.fromkeys((0, 1), 1.0 + pace.quota)
+    return plans + [_plan(name, name, both, pace) for name in OURS if name in modes]
 
 
 def _plan(name: str, mode: str, parts: dict[int, float], pace: Pace) -> Plan:

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report import ELCHE, LABELS, SIDE_BY_SIDE, SOLO
+from report import LABELS, OURS, SIDE_BY_SIDE, SOLO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Summary = Mapping[str, Mapping[str, float]]
 
-OURS, OTHERS, REFERENCE = "#3b7dd8", "#9aa5b1", "#dde2e7"
+OUR_COLOR, OTHERS, REFERENCE = "#3b7dd8", "#9aa5b1", "#dde2e7"
 ROW_INCHES = 0.34
 WIDEST_NUMBER = 6.0  # how many % of the axis it takes
 AXIS = (
@@ -36,8 +36,8 @@ def bars_of(summary: Summary) -> list[str]:
 
 def color_of(row: str) -> str:
     """Return the color of a row: ours, another way to train, or no joint training at all."""
-    if row == ELCHE:
-        return OURS
+    if row in OURS:
+        return OUR_COLOR
     return REFERENCE if row in (SIDE_BY_SIDE, "raw") else OTHERS
 
 

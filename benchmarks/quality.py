@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 SETTINGS = (
-    *("quota", "seeds", "modes", "optimizer_state", "guard", "anchor"),
+    *("quota", "seeds", "modes", "optimizer_state", "guard", "anchor", "outer"),
     *("epochs", "batches", "batch_size", "checks", "learning_rate"),
 )
 
@@ -68,6 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--optimizer-state", nargs="+", choices=states, default=["average"], help="of elche")
     add("--guard", nargs="+", choices=("on", "off"), default=["on"], help="of elche")
     add("--anchor", nargs="+", type=_at_least_one, default=[10], help="of elche, at the start")
+    add("--outer", nargs="+", type=outer, default=["none"], help="LR,MOMENTUM, of elche")
     add("--epochs", type=_at_least_one, default=2, help="passes over the text")
     add("--batches", type=_at_least_one, default=1100, help="of an epoch, over both ranks")
     add("--batch-size", type=_at_least_one, default=8, help="samples in a batch of each rank")
@@ -103,12 +104,14 @@ def rows_of(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
         rows["fast rank alone"] = ("--mode", "alone")
     if "elche" not in options.modes:
         return rows
-    for state, guard, anchor in product(options.optimizer_state, options.guard, options.anchor):
+    elche = product(options.optimizer_state, options.guard, options.anchor, options.outer)
+    for state, guard, anchor, outer in elche:
         name = "elche" + (", keep" if state == "keep" else "")
         name += ", guard off" if guard == "off" else ""
         name += f", anchor {anchor}" if len(options.anchor) > 1 else ""
+        name += f", outer {outer}" if outer != "none" else ""
         own = ("--optimizer-state", state, "--guard", guard, "--anchor", str(anchor))
-        rows[name] = ("--mode", "elche", *own)
+        rows[name] = ("--mode", "elche", *own, "--outer", outer)
     return rows
 
 
@@ -183,6 +186,15 @@ def save(
         options.json.write_text(json.dumps({**result, "seeds": seeds}, indent=1) + "\n")
     if options.png:
         draw_curves(seeds, options.png, title=headline(options, machine).splitlines()[0])
+
+
+def outer(text: str) -> str:
+    """Return `text` if it is "none", or the rate and the momentum of an outer optimizer."""
+    if text != "none":
+        lr, momentum = (float(part) for part in text.split(","))
+        if not (lr > 0.0 and 0.0 <= momentum < 1.0):
+            raise argparse.ArgumentTypeError(f"must be none or LR,MOMENTUM, got {text}")
+    return text
 
 
 def _at_least_one(text: str) -> int:

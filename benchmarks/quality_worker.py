@@ -21,7 +21,7 @@ from slow_rank import SlowDown
 from stdlib_text import StdlibText
 from typing_extensions import override
 
-from lightning_elche import CadenceConfig, ElCheStrategy, GuardConfig
+from lightning_elche import CadenceConfig, ElCheStrategy, GuardConfig, OuterOptimizer
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -56,6 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--optimizer-state", choices=("average", "keep"), default="average")
     add("--guard", choices=("on", "off"), default="on")
     add("--anchor", type=int, default=10)
+    add("--outer", default="none")
     add("--seed", type=int, required=True)
     add("--epochs", type=int, required=True)
     add("--batches", type=int, required=True, help="of an epoch, over all ranks")
@@ -95,10 +96,19 @@ def strategy_of(options: argparse.Namespace) -> Strategy | str:
     if options.mode == "elche":
         return ElCheStrategy(
             cadence=CadenceConfig(anchor=options.anchor),
+            outer_optimizer=outer_optimizer_of(options.outer),
             optimizer_state=options.optimizer_state,
             guard=GuardConfig(enabled=options.guard == "on"),
         )
     return "ddp" if options.mode == "ddp" else "auto"
+
+
+def outer_optimizer_of(text: str) -> OuterOptimizer | None:
+    """Return the outer optimizer for "none" or "LR,MOMENTUM"."""
+    if text == "none":
+        return None
+    lr, momentum = (float(part) for part in text.split(","))
+    return OuterOptimizer(lr=lr, momentum=momentum)
 
 
 class Recorder(Callback):

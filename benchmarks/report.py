@@ -13,13 +13,26 @@ SIDE_BY_SIDE = "side by side"
 DDP = "ddp"
 ELCHE = "elche"
 
+# The rows of ElCheStrategy, with what is set beside its defaults.
+OURS: dict[str, dict[str, str]] = {
+    ELCHE: {},
+    "elche-async": {"policy": "async"},
+    "elche-cpu": {"backend": "cpu"},
+}
+
+
+def label_of_ours(options: Mapping[str, str]) -> str:
+    """Return the label of a row of ElCheStrategy."""
+    return ", ".join(["both, ElCheStrategy", *(f'{key} "{to}"' for key, to in options.items())])
+
+
 LABELS = {
     "solo fast": "fast rank alone",
     "solo slow": "slow rank alone",
     SIDE_BY_SIDE: "both, each its own training",
     DDP: "both, Lightning's DDP",
     **{name: f"both, {peer.label} *" for name, peer in PEERS.items()},
-    ELCHE: "both, ElCheStrategy",
+    **{name: label_of_ours(options) for name, options in OURS.items()},
     "raw": "sum of both alone in raw PyTorch",
 }
 

@@ -14,13 +14,14 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from peers import PEERS
 from plain_loop import PlainLoop
 from quiet_lightning import quiet_lightning
+from report import DDP, OURS
 from slow_rank import SlowDown
 from typing_extensions import override
 from workload import BATCH_SIZE, WORKLOADS, ImageClassifier, bytes_of, loader, optimizer_for
@@ -29,8 +30,9 @@ from lightning_elche import ElCheStrategy
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
+    from lightning.pytorch.strategies import Strategy
 
-TRAINER = ("solo", "ddp", "elche")
+TRAINER = ("solo", DDP, *OURS)
 
 
 def main() -> None:
@@ -114,7 +116,7 @@ def run_trainer(options: argparse.Namespace, clock: EpochClock) -> dict[str, obj
     trainer = Trainer(
         accelerator="cpu",
         devices=int(os.environ.get("WORLD_SIZE", "1")),
-        strategy="auto" if options.mode == "solo" else options.mode,
+        strategy=strategy_of(options.mode),
         max_epochs=options.epochs,
         callbacks=[SlowDown(rank=own_rank, factor=options.factor), clock],
         logger=False,
@@ -124,6 +126,14 @@ def run_trainer(options: argparse.Namespace, clock: EpochClock) -> dict[str, obj
     )
     trainer.fit(ImageClassifier(options.workload), loader(options.batches))
     return details_of(trainer)
+
+
+def strategy_of(mode: str) -> Strategy | str:
+    """Return what trains."""
+    if mode in OURS:
+        options: dict[str, Any] = dict(OURS[mode])
+        return ElCheStrategy(**options)
+    return "auto" if mode == "solo" else mode
 
 
 class EpochClock(Callback):

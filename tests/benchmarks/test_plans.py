@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from peers import PEERS
 from plans import Pace, plans_of
+from report import OURS
 
 PACE = Pace(batches=100, quotas=(0.25,))
 
@@ -50,6 +51,12 @@ def test_side_by_side_the_ranks_do_not_meet() -> None:
     """It is two trainings at the same time, not one."""
     together = {plan.name: plan.together for plan in plans_of(["elche"], PACE)}
     assert [name for name, it_is in together.items() if it_is] == ["elche"]
+
+
+def test_every_row_of_ours_trains_the_same_batches() -> None:
+    """Whatever its options."""
+    plans = {plan.name: plan.batches for plan in plans_of(list(OURS), PACE)}
+    assert {plans[name] for name in OURS} == {(125, 125)}
 
 
 @pytest.mark.parametrize("modes", [[], ["elche"]])

@@ -46,6 +46,7 @@ SEED = {"ddp": training(4.0, 3.0, 2.0, second=10.0), "elche": training(3.0, 1.9,
         (["--quota", "2"], "argument --quota: must be a part between 0.01 and 1, got 2"),
         (["--seeds", "0"], "argument --seeds: must be at least 1, got 0"),
         (["--guard", "maybe"], "argument --guard: invalid choice"),
+        (["--outer", "1,2"], "argument --outer: must be none or LR,MOMENTUM, got 1,2"),
         (["--batches", "15"], "argument --batches: must be a multiple of twice --checks (10)"),
         (["--png", "/nowhere/at/all.png"], "argument --png: must be in an existing folder"),
     ],
@@ -74,11 +75,19 @@ def test_every_combination_of_options_is_a_row() -> None:
 
 
 @needs_two_cores
+def test_a_row_with_an_outer_optimizer_is_named_after_it() -> None:
+    """After its learning rate and momentum; without one goes without saying."""
+    rows = rows_of(parse_arguments(["--modes", "elche", "--outer", "none", "1,0.3"]))
+    assert list(rows) == ["ddp", "elche", "elche, outer 1,0.3"]
+    assert rows["elche, outer 1,0.3"][-2:] == ("--outer", "1,0.3")
+
+
+@needs_two_cores
 def test_several_anchors_are_named() -> None:
     """One anchor, the default or another, goes without saying."""
     rows = rows_of(parse_arguments(["--modes", "elche", "--anchor", "3", "10"]))
     assert list(rows) == ["ddp", "elche, anchor 3", "elche, anchor 10"]
-    assert rows["elche, anchor 3"][-2:] == ("--anchor", "3")
+    assert rows["elche, anchor 3"][-4:-2] == ("--anchor", "3")
 
 
 @needs_two_cores
