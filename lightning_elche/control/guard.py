@@ -28,7 +28,7 @@ class GuardConfig:
     Args:
         enabled: Whether the guard acts at all.
         threshold: Relative distance `||pre - post|| / ||post||` of a replica to the average above
-            which a rising trend forbids longer windows.
+            which windows must not get longer.
         history: Number of events that the guard remembers, at least 3.
     """
 
@@ -47,8 +47,10 @@ class GuardConfig:
 class ConvergenceGuard:
     """Watches the largest relative distance of a replica to the average, event by event.
 
-    Three strictly rising values with the last above the threshold hold the cadence; three values
-    above four times the threshold tighten it. One spike never acts.
+    The cadence is held, so that windows do not get longer, while the last three values are all
+    above the threshold, or rise strictly to above it; before there are three, those there are
+    count. Three values above four times the threshold tighten it. One spike among smaller values
+    never acts.
 
     Args:
         config: Threshold and memory.
@@ -72,13 +74,14 @@ class ConvergenceGuard:
         """Take in one event and return what to do. Values that are not finite count as infinite."""
         is_finite = math.isfinite(max_relative_delta)
         self._deltas.append(max_relative_delta if is_finite else math.inf)
-        if not self.config.enabled or len(self._deltas) < TREND_LENGTH:
+        if not self.config.enabled:
             return GuardAction.STABLE
-        first, second, last = list(self._deltas)[-TREND_LENGTH:]
+        recent = list(self._deltas)[-TREND_LENGTH:]
         threshold = self.config.threshold
-        if min(first, second, last) > TIGHTEN_MULTIPLE * threshold:
+        if len(recent) == TREND_LENGTH and min(recent) > TIGHTEN_MULTIPLE * threshold:
             return GuardAction.TIGHTEN
-        if first < second < last and last > threshold:
+        rises = len(recent) == TREND_LENGTH and recent[0] < recent[1] < recent[2]
+        if min(recent) > threshold or (rises and recent[-1] > threshold):
             return GuardAction.HOLD
         return GuardAction.STABLE
 

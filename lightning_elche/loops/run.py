@@ -233,7 +233,7 @@ class Run:
         if event.is_aligned:
             self._alignment.phase = Phase.ALIGNED
         self.explanations.append(explain(event))
-        if event.action is not GuardAction.STABLE:
+        if event.action is GuardAction.TIGHTEN:
             self._warn_of_momentum()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s | %s", self.explanations[-1], json.dumps(self.rounds.describe()))

@@ -43,13 +43,14 @@ def test_config_is_refused_with_the_name_of_a_bad_value(
         ((0.02, 0.04, 0.0501), HOLD),
         ((0.02, 0.04, 0.05), STABLE),  # not above the threshold
         ((0.04, 0.04, 0.06), STABLE),  # not strictly rising
-        ((0.06, 0.08, 0.07), STABLE),  # falling again
-        ((0.10, 0.08, 0.06), STABLE),
+        ((0.06, 0.08, 0.07), HOLD),  # all above the threshold, in any order
+        ((0.10, 0.08, 0.06), HOLD),
+        ((0.10, 0.08, 0.05), STABLE),
         ((0.01, 0.01, 9.0), STABLE),  # one spike never acts
         ((9.0, 9.0, 0.01), STABLE),
         ((0.21, 0.30, 0.25), TIGHTEN),  # all above four times the threshold
         ((0.21, 0.30, 0.40), TIGHTEN),  # before the trend, which is also there
-        ((0.20, 0.30, 0.25), STABLE),  # one of them at the limit
+        ((0.20, 0.30, 0.25), HOLD),  # one of them at the limit
         ((0.20, 0.30, 0.40), HOLD),
         ((math.nan, math.inf, math.nan), TIGHTEN),
         ((0.01, 0.02, math.nan), HOLD),
@@ -58,18 +59,19 @@ def test_config_is_refused_with_the_name_of_a_bad_value(
 def test_guard_acts_on_the_last_three_events(
     deltas: tuple[float, ...], action: GuardAction
 ) -> None:
-    """A rising trend holds, three large values tighten, and what is not finite is infinite."""
+    """Large or rising values hold, larger ones tighten, and what is not finite is infinite."""
     assert actions(*deltas)[-1] is action
 
 
-def test_guard_is_stable_before_three_events() -> None:
-    """Two values are no trend, however large."""
-    assert actions(9.0, 99.0) == [STABLE, STABLE]
+def test_windows_do_not_grow_on_a_large_first_divergence() -> None:
+    """Two values hold if they are all that is known, and never tighten, however large."""
+    assert actions(9.0, 99.0) == [HOLD, HOLD]
+    assert actions(0.04, 99.0) == [STABLE, STABLE]
 
 
 def test_guard_looks_at_the_last_three_events_only() -> None:
     """Old values do not count, neither for nor against."""
-    assert actions(9.0, 9.0, 0.02, 0.04, 0.06, 0.06) == [*[STABLE] * 4, HOLD, STABLE]
+    assert actions(9.0, 9.0, 0.02, 0.04, 0.06, 0.06) == [HOLD, HOLD, STABLE, STABLE, HOLD, STABLE]
 
 
 def test_disabled_guard_never_acts() -> None:
@@ -100,9 +102,10 @@ def test_state_is_cut_to_a_shorter_history() -> None:
 def test_reset_forgets_all_events() -> None:
     """After a reset a trend needs three new events."""
     guard = ConvergenceGuard()
-    guard.load_state_dict({"deltas": [0.02, 0.04]})
+    guard.load_state_dict({"deltas": [0.02]})
     guard.reset()
-    assert (guard.deltas, guard.report(0.06)) == ((), STABLE)
+    assert guard.deltas == ()
+    assert [guard.report(delta) for delta in (0.04, 0.06)] == [STABLE, STABLE]
 
 
 def test_repr_shows_what_matters() -> None:
