@@ -67,7 +67,7 @@ class Keeps(Callback):
 
 
 def kept_in(trainer: Any) -> dict[str, dict[int, torch.Tensor]]:
-    averager = trainer.strategy.run.rounds._averager
+    averager = trainer.strategy.run.rounds._replica.averager
     return {
         name: {key: tensor.clone() for key, tensor in averager._kept(name).items()}
         for name in ("last", "momentum")
