@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 TOOLS = ("ip", "tc", "nsenter")
+CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,19 @@ class Host:
 
         Not `ip netns exec`, which hides the control groups.
         """
-        return ["nsenter", f"--net=/run/netns/{self.namespace}", "--"]
+        return ["nsenter", f"--net={self._path}", "--"]
+
+    def enter(self) -> None:
+        """Move this thread, and all that it will start, into the namespace."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with self._path.open() as namespace:
+            if libc.setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"cannot enter the namespace {self.namespace}")
+        os.environ["GLOO_SOCKET_IFNAME"] = self.interface
+
+    @property
+    def _path(self) -> Path:
+        return Path("/run/netns") / self.namespace
 
 
 def can_rate_limit() -> bool:
