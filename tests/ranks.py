@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -96,3 +97,9 @@ def fit(
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def move_to_node(rank: int) -> None:
+    """Make this process rank 0 or 1 of node 0 or 1."""
+    node, local_rank = divmod(rank, 2)
+    os.environ.update(NODE_RANK=str(node), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE="2")

@@ -31,7 +31,8 @@ class AveragingEvent:
             contribute.
         saved_bytes: By how much compression made it smaller.
         is_aligned: Whether all ranks are at this event now, with equal parameters. With
-            `backend="cpu"` most events are over before a rank takes notice, and it trains on.
+            `backend="cpu"` most events are over before a rank takes notice, and it trains on; with
+            `group="node"` nodes still differ after an event inside them.
         crossed_nodes: Whether replicas of all nodes were averaged, rather than those of each.
     """
 

@@ -16,8 +16,7 @@ from rate_limit import Host, can_rate_limit, rate_limited_hosts
 from lightning_elche import AveragingEvent, ElCheStrategy
 from lightning_elche.testing import run_ranks
 from tests.examples.script import run_script
-from tests.ranks import Recorder, fit, weights
-from tests.strategies.test_nodes import move_to_node
+from tests.ranks import Recorder, fit, move_to_node, weights
 
 LINK_MBIT = 20.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 import torch
 from lightning.fabric import Fabric, seed_everything
 
-from lightning_elche import ChunkConfig, ElCheLoop
+from lightning_elche import CadenceConfig, ChunkConfig, ElCheLoop
 from lightning_elche.distributed.control_store import default_store
 from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.testing import run_ranks
-from tests.ranks import make_loader
+from tests.ranks import make_loader, move_to_node
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +29,15 @@ def train(
     stop_at: int | None = None,
     fail_at: int | None = None,
     waits: bool = False,
+    num_nodes: int = 1,
     **options: Any,
 ) -> dict[str, Any]:
     """Train a linear model; rank 1 is slower, and the one that stops, fails or waits."""
     seed_everything(3, verbose=False)
     strategy = "ddp" if world_size > 1 else "auto"
-    fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy)
+    fabric = Fabric(
+        accelerator="cpu", devices=world_size // num_nodes, num_nodes=num_nodes, strategy=strategy
+    )
     fabric.launch()
     model = fabric.to_device(torch.nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -53,7 +57,7 @@ def train(
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                time.sleep(DELAYS_S[fabric.global_rank] * (8 if waits else 1))
+                time.sleep(DELAYS_S[fabric.local_rank] * (8 if waits else 1))
                 if waits and fabric.global_rank == 0 and loop._run.rounds.window.ahead_batches:
                     default_store().set("has trained ahead", "1")
                 if waits and (fabric.global_rank, epoch, step) == (1, 1, 0):
@@ -64,7 +68,7 @@ def train(
         "step": loop.global_step,
         "stopped": loop.is_stopped,
         "metrics": loop.epoch_metrics,
-        "explanation": loop.explain(),
+        "explanation": loop.explain(last=100),
     }
 
 
@@ -87,6 +91,22 @@ def test_replicas_and_metrics_are_equal_after_an_epoch() -> None:
     assert first["step"] == second["step"] == 100
     assert first["metrics"] == second["metrics"]
     assert "agreed last" in first["explanation"]
+
+
+def train_on_nodes() -> dict[str, Any]:
+    move_to_node(int(os.environ["RANK"]))
+    costly = CadenceConfig(anchor=1, max_anchor=1, overhead_target=0.01)
+    config = RunConfig(group="node", cadence=costly)
+    return train(4, num_nodes=2, config=config)
+
+
+def test_nodes_average_inside_and_end_equal() -> None:
+    """Two nodes of two ranks."""
+    ranks = [rank.value for rank in run_ranks(train_on_nodes, world_size=4)]
+    for epoch in (0, 1):
+        assert sorted(i for rank in ranks for i in rank["ids"][epoch]) == list(range(200))
+    assert all(torch.equal(rank["weight"], ranks[0]["weight"]) for rank in ranks)
+    assert "exchange inside nodes" in ranks[0]["explanation"]
 
 
 def train_ahead(**options: Any) -> dict[str, Any]:

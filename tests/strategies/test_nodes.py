@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 
 from lightning_elche import AveragingEvent, CadenceConfig, ElCheStrategy
 from lightning_elche.testing import run_ranks
-from tests.ranks import Recorder, fit, weights
+from tests.ranks import Recorder, fit, move_to_node, weights
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +33,6 @@ class Notes(Callback):
     def on_validation_start(self, trainer: Any, pl_module: Recorder) -> None:
         del trainer
         self.validated.append(weights(pl_module))
-
-
-def move_to_node(rank: int) -> None:
-    """Make this process rank 0 or 1 of node 0 or 1."""
-    node, local_rank = divmod(rank, 2)
-    os.environ.update(NODE_RANK=str(node), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE="2")
 
 
 def fit_on_nodes(policy: Any, backend: Any) -> dict[str, Any]:
