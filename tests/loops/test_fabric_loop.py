@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric, seed_everything
 
-from lightning_elche import CadenceConfig, ChunkConfig, ElCheLoop
+from lightning_elche import CadenceConfig, ChunkConfig, ElCheLoop, GuardConfig
 from lightning_elche.distributed.control_store import default_store
 from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.testing import run_ranks
@@ -96,7 +96,7 @@ def test_replicas_and_metrics_are_equal_after_an_epoch() -> None:
 def train_on_nodes() -> dict[str, Any]:
     move_to_node(int(os.environ["RANK"]))
     costly = CadenceConfig(anchor=1, max_anchor=1, overhead_target=0.01)
-    config = RunConfig(group="node", cadence=costly)
+    config = RunConfig(group="node", cadence=costly, guard=GuardConfig(enabled=False))
     return train(4, num_nodes=2, config=config)
 
 

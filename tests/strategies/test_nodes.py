@@ -10,14 +10,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_elche import AveragingEvent, CadenceConfig, ElCheStrategy
+from lightning_elche import AveragingEvent, CadenceConfig, ElCheStrategy, GuardConfig
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, move_to_node, weights
 
 pytestmark = pytest.mark.slow
 
-# So short windows that an event across nodes always costs more than its share of one.
-COSTLY = CadenceConfig(anchor=1, max_anchor=1, overhead_target=0.01)
+# So short windows that an event across nodes always costs more than its share of one, and a guard
+# that lets such events be rare in a model that learns fast.
+COSTLY: dict[str, Any] = {
+    "cadence": CadenceConfig(anchor=1, max_anchor=1, overhead_target=0.01),
+    "guard": GuardConfig(enabled=False),
+}
 
 
 class Notes(Callback):
@@ -48,7 +52,7 @@ def fit_on_nodes(policy: Any, backend: Any) -> dict[str, Any]:
         delays_ms=(1.0, 3.0, 2.0, 6.0),
         callbacks=[notes],
         strategy=ElCheStrategy(
-            group="node", policy=policy, backend=backend, cadence=COSTLY, timeout_s=30.0
+            group="node", policy=policy, backend=backend, timeout_s=30.0, **COSTLY
         ),
     )
     return {
@@ -86,7 +90,7 @@ def explain_on_nodes() -> str:
         def on_train_end(self, trainer: Any, *_: Any) -> None:
             said.append(trainer.strategy.explain(last=100))
 
-    strategy = ElCheStrategy(group="node", cadence=COSTLY, timeout_s=30.0)
+    strategy = ElCheStrategy(group="node", timeout_s=30.0, **COSTLY)
     fit(2, num_nodes=2, callbacks=[Asks()], strategy=strategy)
     return said[0]
 
