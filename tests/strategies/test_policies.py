@@ -202,7 +202,7 @@ class KeepsLead(Recorder):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         strategy: Any = self.trainer.strategy
-        throttle = strategy.run.rounds._throttle
+        throttle = strategy.run.rounds.throttle
         self.leads.append(strategy.run.rounds.window.batches - throttle._slowest)
         return super().training_step(batch, batch_idx)
 
