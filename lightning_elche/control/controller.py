@@ -113,7 +113,7 @@ class Controller:
         """
         elche, hierarchy = self.elche, self.hierarchy
         was_inside, is_spaced = not hierarchy.has_crossed, hierarchy.every > 1
-        self._take_in_divergence(divergence_of(reports), was_inside=was_inside)
+        self._take_in_divergence(divergence_of(reports))
         compute_ms = [report.compute_ms for report in reports]
         transfer_ms = max(report.transfer_ms for report in reports)
         hierarchy.report(
@@ -159,8 +159,9 @@ class Controller:
         parts = f"{self.elche!r}, {self.guard!r}, {self.overshoot!r}"
         return f"Controller(index={self._index}, {parts})"
 
-    def _take_in_divergence(self, divergence: float, *, was_inside: bool) -> None:
-        if was_inside:  # where replicas are closer, and the action of the event before was taken
+    def _take_in_divergence(self, divergence: float) -> None:
+        if not self.hierarchy.has_crossed:
+            # Inside a node replicas are closer; and the last action, if it was one, is taken.
             self._action = min(self._action, GuardAction.HOLD)
         elif not math.isnan(divergence) and self._policy != "sync":
             self._action = self.guard.report(divergence)

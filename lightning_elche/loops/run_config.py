@@ -12,9 +12,9 @@ from lightning_elche.control.guard import GuardConfig
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.control.schedule import Policy
 
-__all__ = ["RunConfig", "check_choice", "check_positive"]
+__all__ = ["RunConfig", "check_choice", "check_left_out", "check_positive"]
 
-NOT_IN_NODES = {"outer_optimizer": None, "compression": "none"}
+NOT_IN_NODES = ("outer_optimizer", "compression")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +104,25 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be a positive number, got {value}.")
 
 
+def check_left_out(config: RunConfig, names: tuple[str, ...], *, why: str, fix: str) -> None:
+    """Raise a ValueError that names the option, unless all of `names` have their defaults.
+
+    Args:
+        config: The options.
+        names: Those that must be left out.
+        why: With what, and for which reason.
+        fix: What to do instead.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value != getattr(RunConfig, name):
+            raise ValueError(f"`{name}` must be left out with {why}, got {value!r}. {fix}")
+
+
 def _check_nodes(config: RunConfig) -> None:
     """Refuse what needs the average of all ranks at every event."""
-    for name, value in NOT_IN_NODES.items():
-        own = getattr(config, name)
-        if own != value:
-            raise ValueError(
-                f'`{name}` must be left out with `group="node"`, since only some of its events '
-                f"average over all ranks, got {own!r}. Remove one of them."
-            )
+    why = '`group="node"`, since only some of its events average over all ranks'
+    check_left_out(config, NOT_IN_NODES, why=why, fix="Remove one of them.")
     if config.policy == "sync":
         raise ValueError(
             '`group` must be "world" with `policy="sync"`, which keeps all ranks equal, got "node".'

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
 from torchmetrics import Metric
 
 from lightning_elche.loops.lightning_loops import saves_at_steps, validates_by_time
-from lightning_elche.loops.run_config import RunConfig
+from lightning_elche.loops.run_config import RunConfig, check_left_out
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -40,13 +40,9 @@ def refuse_for_ddp(config: RunConfig) -> None:
     Raises:
         ValueError: Naming the option.
     """
-    for name in NOT_FOR_DDP:
-        value = getattr(config, name)
-        if value != getattr(RunConfig(), name):
-            raise ValueError(
-                f'`{name}` must be left out with `policy="sync"`, which averages gradients and no '
-                f'parameters, got {value!r}. Remove it, or set `policy="cadence"`.'
-            )
+    why = '`policy="sync"`, which averages gradients and no parameters'
+    fix = 'Remove it, or set `policy="cadence"`.'
+    check_left_out(config, NOT_FOR_DDP, why=why, fix=fix)
 
 
 def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
