@@ -14,7 +14,8 @@ from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.flat_exchange import FlatExchange
 from lightning_elche.exceptions import RankMismatch
-from lightning_elche.ops.flat import as_real, group_by_wire_type
+from lightning_elche.ops.flat import as_real
+from lightning_elche.ops.grouping import group_by_wire_type
 
 __all__ = ["Averager", "AveragerState", "Exchange"]
 
@@ -60,6 +61,7 @@ class Averager:
         outer_optimizer: What to make of the average; `None` to take it as it is.
         compression: "bf16" to exchange float32 and half types as bfloat16 differences to the last
             result, with error feedback.
+        on_host: Exchange in host memory, whatever device the tensors are on.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Averager:
         *,
         outer_optimizer: OuterOptimizer | None = None,
         compression: Literal["none", "bf16"] = "none",
+        on_host: bool = False,
     ) -> None:
         self._collectives = collectives
         self._outer_optimizer = outer_optimizer
         self._compression = compression
+        self._on_host = on_host
         self._parameters = list(parameters)
         self._buffers = list(buffers)
         self._is_started = outer_optimizer is None and compression == "none"
@@ -240,6 +244,7 @@ class Averager:
         flats = group_by_wire_type(
             [param for param in params if param.is_floating_point()],
             [buffer for buffer in buffers if buffer.is_floating_point()],
+            on_host=self._on_host,
         )
         self._parts = [
             FlatExchange(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lightning_elche.distributed.collectives import Collectives
-from lightning_elche.ops.flat import group_by_wire_type
+from lightning_elche.ops.grouping import group_by_wire_type
 from lightning_elche.ops.optimizer_state import optimizer_tensors
 
 __all__ = ["OptimizerAverager"]
@@ -24,6 +24,7 @@ class OptimizerAverager:
         optimizers: Returns the optimizers, equal on every rank but for their states.
         collectives: How to reach the other ranks.
         every: Average at every n-th event.
+        on_host: As of `Averager`.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class OptimizerAverager:
         collectives: Collectives,
         *,
         every: int = 1,
+        on_host: bool = False,
     ) -> None:
         self._optimizers = optimizers
         self._collectives = collectives
         self._every = every
+        self._on_host = on_host
         self._seen: list[tuple[int, int]] | None = None
 
     def is_due(self, index: int) -> bool:
@@ -53,7 +56,7 @@ class OptimizerAverager:
         if seen != self._seen:
             self._seen = seen
             self._tensors = optimizer_tensors(self._optimizers())
-            self._flats = group_by_wire_type(self._tensors.moments)
+            self._flats = group_by_wire_type(self._tensors.moments, on_host=self._on_host)
         return self._tensors.digest
 
     @torch.no_grad()

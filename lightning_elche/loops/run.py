@@ -139,23 +139,13 @@ class Run:
         """
         check_replicas(module, self._collectives)
         config = self._config
-        averager = Averager(
-            module.parameters(),
-            module.buffers(),
-            self._collectives,
-            outer_optimizer=config.outer_optimizer,
-            compression=config.compression,
-        )
-        averager.start()
-        states = None
-        if config.optimizer_state == "average":
-            every = config.optimizer_state_every
-            states = OptimizerAverager(optimizers, self._collectives, every=every)
+        replica = self._replica_of(module, optimizers)
+        replica.averager.start()
         parts = RoundsParts(
             controller=self._controller,
             collectives=self._collectives,
             store=self._store,
-            replica=ReplicaExchange(averager, states),
+            replica=replica,
             timer=timer_for(device),
             timeout_s=config.timeout_s,
             max_batch_diff=config.max_batch_diff,
@@ -165,6 +155,27 @@ class Run:
             self._rounds = SnapshotRounds(snapshot_timeout_s=timeout_s, **parts)
         else:
             self._rounds = Rounds(**parts)
+
+    def _replica_of(
+        self,
+        module: torch.nn.Module,
+        optimizers: Callable[[], Sequence[torch.optim.Optimizer]],
+    ) -> ReplicaExchange:
+        config = self._config
+        on_host = config.backend == "cpu"
+        averager = Averager(
+            module.parameters(),
+            module.buffers(),
+            self._collectives,
+            outer_optimizer=config.outer_optimizer,
+            compression=config.compression,
+            on_host=on_host,
+        )
+        if config.optimizer_state == "keep":
+            return ReplicaExchange(averager)
+        every = config.optimizer_state_every
+        states = OptimizerAverager(optimizers, self._collectives, every=every, on_host=on_host)
+        return ReplicaExchange(averager, states)
 
     def begin_epoch(self, epoch: int) -> None:
         """Start counting a new epoch, once its data are opened."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["FlatAverage", "as_real", "group_by_wire_type", "wire_type"]
+__all__ = ["FlatAverage", "as_real", "views", "wire_type"]
 
 
 class FlatAverage:
@@ -25,12 +25,16 @@ class FlatAverage:
         self._weighted_tensors = list(tensors)
         self._tensors = [*tensors, *plain]
         self._num_weighted = sum(tensor.numel() for tensor in tensors)
-        size = self._num_weighted + sum(tensor.numel() for tensor in plain)
-        first = self._tensors[0]
-        self.own = torch.empty(size, dtype=wire_type(first), device=first.device)
-        self.average = torch.empty_like(self.own)
-        self._own_views = _views(self.own, self._tensors)
-        self._average_views = _views(self.average, self._tensors)
+        self._own, self.average = self._buffers(
+            self._num_weighted + sum(tensor.numel() for tensor in plain)
+        )
+        self._own_views = views(self._own, self._tensors)
+        self._average_views = views(self.average, self._tensors)
+
+    @property
+    def own(self) -> Tensor:
+        """The snapshot of the tensors."""
+        return self._own
 
     def load(self) -> None:
         """Copy the tensors in: from now on `own` is a snapshot of them."""
@@ -73,7 +77,7 @@ class FlatAverage:
     def by_tensor(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return each tensor with its part of a buffer of this layout, or of its weighted part."""
         tensors = self._tensors if len(flat) == len(self.own) else self._weighted_tensors
-        return list(zip(tensors, _views(flat, tensors), strict=True))
+        return list(zip(tensors, views(flat, tensors), strict=True))
 
     def squared_norms(self) -> Tensor:
         """Return the squared norms of (pre - post, post) of the weighted tensors, on the CPU."""
@@ -81,19 +85,11 @@ class FlatAverage:
         norms = torch.stack([torch.dist(own, average), torch.linalg.vector_norm(average)])
         return norms.double().square().cpu()
 
-
-def group_by_wire_type(
-    tensors: Sequence[Tensor], plain: Sequence[Tensor] = ()
-) -> list[FlatAverage]:
-    """Return one `FlatAverage` per wire type, in an order that depends on the types only."""
-    types = {wire_type(tensor) for tensor in (*tensors, *plain)}
-    return [
-        FlatAverage(
-            [tensor for tensor in tensors if wire_type(tensor) == dtype],
-            [tensor for tensor in plain if wire_type(tensor) == dtype],
-        )
-        for dtype in sorted(types, key=str)
-    ]
+    def _buffers(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return room for the snapshot and for the average, of `size` elements each."""
+        first = self._tensors[0]
+        buffers = torch.empty(2, size, dtype=wire_type(first), device=first.device)
+        return buffers[0], buffers[1]
 
 
 def wire_type(tensor: Tensor) -> torch.dtype:
@@ -106,6 +102,7 @@ def as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
 
 
-def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+def views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the part of a flat buffer that belongs to each tensor, in its shape."""
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
