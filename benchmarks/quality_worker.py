@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from char_gpt import CharGPT
 from lightning.pytorch import Callback, Trainer, seed_everything
+from processes import leave
 from quiet_lightning import quiet_lightning
 from slow_rank import SlowDown
 from stdlib_text import StdlibText
@@ -46,6 +47,8 @@ def main() -> None:
     if options.result:
         result = {"points": recorder.points, "events": recorder.events}
         options.result.write_text(json.dumps(result))
+    if options.mode == "ddp":
+        leave()
 
 
 def parse_arguments() -> argparse.Namespace:

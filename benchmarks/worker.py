@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from peers import PEERS
 from plain_loop import PlainLoop
+from processes import leave
 from quiet_lightning import quiet_lightning
 from report import DDP, OURS
 from slow_rank import SlowDown
@@ -61,10 +62,8 @@ def main() -> None:
         "details": details,
     }
     options.result.write_text(json.dumps(result))
-    if options.mode in PEERS:
-        # Not by way of the destructors: DDP's holds the GIL and may be the one to end gloo, which
-        # then waits for a thread of its own that needs the GIL to let go of its last tensor.
-        os._exit(0)
+    if options.mode == DDP or options.mode in PEERS:
+        leave()
 
 
 def parse_arguments() -> argparse.Namespace:

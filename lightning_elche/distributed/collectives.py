@@ -60,6 +60,10 @@ class _Groups:
     numbers: dist.ProcessGroup
     payload: dist.ProcessGroup
 
+    def destroy(self) -> None:
+        dist.destroy_process_group(self.numbers)
+        dist.destroy_process_group(self.payload)
+
 
 class GroupCollectives:
     """Collectives on two private process groups.
@@ -89,7 +93,7 @@ class GroupCollectives:
         self.world_size = dist.get_world_size()
         self._timeout_s = timeout_s
         self._store = store
-        self._world = self._groups = _open(range(self.world_size), backend, timeout)
+        self._world = self._groups = self._node = _open(range(self.world_size), backend, timeout)
         self.nodes: Sequence[int] = [0] * self.world_size
         if node is not None:
             self.nodes = [int(other) for (other,) in self.gather([node])]
@@ -99,6 +103,13 @@ class GroupCollectives:
                 ranks = [rank for rank, other in enumerate(self.nodes) if other == number]
                 groups[number] = _open(ranks, backend, timeout)
             self._node = groups[self.nodes[self.rank]]
+
+    def close(self) -> None:
+        """Destroy the groups; nothing can be exchanged any more."""
+        if self._node is not self._world:
+            self._node.destroy()
+        self._world.destroy()
+        del self._world, self._groups, self._node  # their threads end with the last reference
 
     @contextlib.contextmanager
     def scope(self, *, crosses_nodes: bool) -> Iterator[None]:

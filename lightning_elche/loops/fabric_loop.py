@@ -106,6 +106,8 @@ class ElCheLoop:
             left = RuntimeError(LEFT_EARLY)
             self._run.tell_failure(left)
             raise left
+        else:
+            self._run.close()
 
     @property
     def global_step(self) -> int:

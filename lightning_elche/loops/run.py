@@ -24,6 +24,7 @@ from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.replicas import check_replicas
 from lightning_elche.distributed.rounds import Rounds, RoundsParts, RoundsState
+from lightning_elche.distributed.shutdown import destroy_groups_at_exit, leave_groups_at_exit
 from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
 from lightning_elche.distributed.timing import timer_for
 from lightning_elche.exceptions import PeerLost, RankFailed
@@ -108,6 +109,7 @@ class Run:
             steps=lambda: self._rounds.window.batches if self._rounds else 0,
             may_open=may_open,
         )
+        destroy_groups_at_exit()
 
     @property
     def is_started(self) -> bool:
@@ -265,6 +267,7 @@ class Run:
         if self._alignment.phase is Phase.FAILED:
             return
         self._alignment.phase = Phase.FAILED
+        leave_groups_at_exit()
         if isinstance(exception, (PeerLost, SIGTERMException)):
             return  # there is nobody to tell, or all know
         rank, world_size = self._collectives.rank, self._collectives.world_size
@@ -274,6 +277,11 @@ class Run:
             self._store.wait_until_known(rank, world_size=world_size)
         except PeerLost as lost:
             rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
+
+    def close(self) -> None:
+        """Let go of what only this run used, unless it has failed and a peer may still need it."""
+        if self._alignment.phase is not Phase.FAILED:
+            self._collectives.close()
 
     def state_dict(self) -> RoundsState:
         """Return the agreed state, equal on every rank."""

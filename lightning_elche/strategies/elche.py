@@ -275,8 +275,10 @@ class ElCheStrategy(GuardedStrategy):
 
     @override
     def teardown(self) -> None:
-        if self._run is not None and self._run.is_started:
-            self._restored = self._run.state_dict()  # another `fit` continues from here
+        if self._run is not None:
+            if self._run.is_started:
+                self._restored = self._run.state_dict()  # another `fit` continues from here
+            self._run.close()
         self._run = None
         super().teardown()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +110,41 @@ def test_stop_on_one_rank_stops_all_together() -> None:
     """All ranks leave at the same event, long before the end of the epoch."""
     first, second = (rank.value for rank in run_ranks(stop_early, world_size=2))
     assert first == second < 200
+
+
+THREADS = """
+import atexit
+from pathlib import Path
+
+
+@atexit.register  # before all others, so that it is called after them
+def show_threads() -> None:
+    names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    print("threads of gloo:", [name for name in names if "gloo" in name])
+
+
+import lightning_elche
+from tests.ranks import Recorder, make_loader, make_trainer
+
+make_trainer(2).fit(Recorder(), make_loader(64))
+"""
+
+
+def test_no_thread_of_gloo_outlives_the_groups(tmp_path: Path) -> None:
+    """One that lets go of a tensor while the interpreter is torn down aborts the process."""
+    script = tmp_path / "train.py"
+    script.write_text(THREADS)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("threads of gloo: []\n") == 2
 
 
 def different_models() -> None:
