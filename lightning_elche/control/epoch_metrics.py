@@ -57,8 +57,13 @@ class EpochTotals:
         self._ahead = [Report()] * world_size
         self.reset()
 
-    def reset(self) -> None:
-        """Start the next epoch, with what was trained ahead of it."""
+    def reset(self, *, before: int = 0) -> None:
+        """Start the next epoch, with what was trained ahead of it.
+
+        Args:
+            before: Batches of the epoch that another run has trained; only `batches` counts them.
+        """
+        self._before = before
         self._sums = self._ahead
         self._ahead = [Report()] * self.world_size
         self._events = 0
@@ -66,7 +71,7 @@ class EpochTotals:
     @property
     def batches(self) -> int:
         """Batches of all ranks so far."""
-        return sum(total.batches for total in self._sums)
+        return self._before + sum(total.batches for total in self._sums)
 
     def add(self, reports: Sequence[Report]) -> None:
         """Take in one event: the reports of all ranks, in rank order."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lightning_elche.control.guard import GuardAction
 from lightning_elche.control.reports import Report, divergence_of
+from lightning_elche.control.requests import StopCause, first_cause
 from lightning_elche.control.schedule import Plan
 
 __all__ = ["AveragingEvent"]
@@ -61,9 +62,15 @@ class AveragingEvent:
         return any(report.should_stop for report in self.reports)
 
     @property
-    def has_signal(self) -> bool:
-        """Whether a rank received SIGTERM."""
-        return any(report.has_signal for report in self.reports)
+    def stop(self) -> StopCause:
+        """Why the run ends here, `NONE` if it does not."""
+        return first_cause(report.stop for report in self.reports)
+
+    @property
+    def failed_rank(self) -> int | None:
+        """The first rank that has raised an error and ends the run, if one has."""
+        failed = (rank for rank, own in enumerate(self.reports) if own.stop is StopCause.FAILURE)
+        return next(failed, None)
 
     @property
     def optimizer_steps(self) -> int:

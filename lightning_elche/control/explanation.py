@@ -14,6 +14,7 @@ REASONS = {
     Readiness.PROBED: "having made the steps that a first measurement takes",
     Readiness.STEPS: "having made the anchor's steps",
     Readiness.TIME: "as the planned time was over",
+    Readiness.HURRIED: "as a rank wants to end the run",
 }
 
 

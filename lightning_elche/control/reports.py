@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
+from lightning_elche.control.requests import StopCause
+
 __all__ = ["Report", "divergence_of"]
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class Report:
         optimizer_layout: Names the layout of the rank's optimizer states, 0 to keep them local.
         is_drained: The rank has no data left in this epoch.
         should_stop: The rank's Trainer was asked to stop.
-        has_signal: The rank received SIGTERM.
+        stop: Why the rank wants the run to end at once.
+        needs_alignment: Something is due on the rank that needs all ranks at the same point.
     """
 
     epoch: int = 0
@@ -60,7 +63,8 @@ class Report:
     optimizer_layout: int = 0
     is_drained: bool = False
     should_stop: bool = False
-    has_signal: bool = False
+    stop: StopCause = StopCause.NONE
+    needs_alignment: bool = False
 
     def to_vector(self) -> list[float]:
         """Return the report as numbers, the version of the format first."""

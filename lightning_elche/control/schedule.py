@@ -88,6 +88,7 @@ class Readiness(enum.IntEnum):
     PROBED = 2
     STEPS = 3
     TIME = 4
+    HURRIED = 5
 
 
 def is_ready(plan: Plan, rank: int, window: Window) -> bool:

@@ -10,6 +10,7 @@ from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.overshoot import may_look_ahead
 from lightning_elche.control.schedule import Plan
 from lightning_elche.data.epoch_books import EpochBooks
+from lightning_elche.data.epoch_progress import EpochProgress, indices_of
 from lightning_elche.distributed.control_store import ControlStore
 
 __all__ = ["Consumed", "Dealer"]
@@ -65,6 +66,8 @@ class Dealer:
         self._present: EpochBooks | None = None
         self._next: EpochBooks | None = None
         self._in_flight: deque[tuple[EpochBooks, int]] = deque()  # given out, not consumed
+        self._restored: EpochProgress | None = None
+        self._num_restored = 0
 
     @property
     def total(self) -> int:
@@ -83,6 +86,46 @@ class Dealer:
         has_in_flight = bool(self._in_flight) and self._in_flight[0][0] is present
         return present.is_closed and not present.queue and not has_in_flight
 
+    @property
+    def trained_before(self) -> int:
+        """Batches of this epoch that all ranks had trained when it was opened."""
+        return self._opened().trained_before
+
+    def restored_steps(self, epoch: int) -> int | None:
+        """Return the optimizer steps made in `epoch` before a resume, `None` without one."""
+        restored = self._restored
+        return restored["steps"] if restored and restored["epoch"] == epoch else None
+
+    def restore(self, progress: EpochProgress) -> None:
+        """Go on from a checkpoint: what is open is dropped, and `open` must come again.
+
+        Args:
+            progress: The batches that are not dealt again.
+        """
+        self._restored = progress
+        self._num_restored += 1
+        self._present = self._next = None
+        self._in_flight.clear()
+
+    def untrained(self) -> list[int]:
+        """Return the positions of this epoch's batches that this rank knows not to be trained."""
+        present = self._opened()
+        return present.untrained(index for books, index in self._in_flight if books is present)
+
+    def trained_ahead(self) -> list[int]:
+        """Return the positions of the next epoch's batches that this rank knows to be trained."""
+        own = self._next.trained_ahead if self._next is not None else []
+        return [*own, *self._trained_of(self._opened().epoch + 1)]
+
+    @property
+    def epoch(self) -> int:
+        """Index of the epoch that is being dealt."""
+        return self._opened().epoch
+
+    def digest(self) -> str:
+        """Return a name for the list of this epoch's batches."""
+        return self._opened().digest(self.total)
+
     def is_open(self, epoch: int) -> bool:
         """Return whether `epoch` is the one being dealt."""
         return self._present is not None and epoch == self._present.epoch
@@ -97,13 +140,14 @@ class Dealer:
 
         Raises:
             RankMismatch: If another rank has another list.
-            ValueError: If there are fewer batches than ranks.
+            ValueError: If there are fewer batches than ranks, or other ones than in the checkpoint.
         """
         is_known = self._next is not None and self._next.epoch == epoch
         present = self._next if is_known else None
         self._present = present = present or self._books(epoch, batches)
         self._next = None
         self._in_flight = deque(entry for entry in self._in_flight if entry[0] is present)
+        self._check_restored(present)
         present.begin()
 
     def deal(self, batches_of: Callable[[int], Iterable[Any]] | None = None) -> Iterator[Any]:
@@ -126,6 +170,8 @@ class Dealer:
         books, index = self._in_flight.popleft()
         batch = books.batches[index]
         samples = len(batch) if isinstance(batch, Sequence) else 1
+        if books is not self._present:
+            books.trained_ahead.append(index)
         return Consumed(samples, is_ahead=books is not self._present)
 
     def _source(self, batches_of: Callable[[int], Iterable[Any]] | None) -> EpochBooks | None:
@@ -156,7 +202,27 @@ class Dealer:
             rank=self._rank,
             plan=self._plan(),
             limit=self._limit,
+            trained=self._trained_of(epoch),
+            name=f"{epoch}/{self._num_restored}",
         )
+
+    def _trained_of(self, epoch: int) -> set[int]:
+        restored = self._restored
+        if restored is None or not 0 <= epoch - restored["epoch"] <= 1:
+            return set()
+        return indices_of(restored["trained" if epoch == restored["epoch"] else "ahead"])
+
+    def _check_restored(self, present: EpochBooks) -> None:
+        restored = self._restored
+        if restored is None or restored["epoch"] != present.epoch:
+            return
+        if restored["digest"] != present.digest(restored["total"]):
+            raise ValueError(
+                f"`ckpt_path` was saved within epoch {present.epoch}, but the sampler yields other "
+                "batches in it than then, so that nobody knows which were trained. Use the same "
+                "data, batch size and seed (`seed_everything`), or a checkpoint from the end of an "
+                "epoch."
+            )
 
     def _opened(self) -> EpochBooks:
         if self._present is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from lightning_elche.control.chunks import (
@@ -16,6 +16,7 @@ from lightning_elche.control.chunks import (
     should_leave,
 )
 from lightning_elche.control.schedule import Plan
+from lightning_elche.data.epoch_progress import without
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.store_pool import StorePool
 from lightning_elche.exceptions import RankMismatch
@@ -37,6 +38,9 @@ class EpochBooks:
         rank: This rank.
         plan: The agreed plan.
         limit: Maps the number of batches in the epoch to the number to deal.
+        trained: Positions of batches that were trained before, which are not dealt again. Ranks may
+            be without a batch then.
+        name: A name unique to these books, equal on every rank.
 
     Raises:
         RankMismatch: If another rank has another list.
@@ -53,30 +57,53 @@ class EpochBooks:
         rank: int,
         plan: Plan,
         limit: Callable[[int], int],
+        trained: Collection[int] = (),
+        name: str | None = None,
     ) -> None:
         self.epoch = epoch
         self.batches: Sequence[Any] = list(batches)
         self.total = limit(len(self.batches))
         self.queue: deque[int] = deque()  # claimed, not given out
         self.is_closed = False  # whether this rank will claim no more
+        self.trained_ahead: list[int] = []  # by this rank, before the epoch began
         self._store = store
         self._config = config
         self._rank = rank
+        self._name = name or str(epoch)
         world_size = len(plan.local_steps)
         require_batches(self.total, world_size)
         self._compare()
+        self._order = without(self.total, trained)
         self._pool: StorePool | None = None
-        self._reserved = rank
+        part = range(rank, rank + 1)
         if config.is_progressive(plan.policy):
-            self._pool = StorePool(store, str(epoch), total=self.total, world_size=world_size)
+            total = len(self._order)
+            self._pool = StorePool(store, self._name, total=total, world_size=world_size)
         else:
             part = self._fixed_part(plan, world_size)
-            self._reserved = part.start
-            self.queue.extend(part[1:])
+        self._reserved = self._order[part.start : part.start + 1]
+        self.queue.extend(self._order[part.start + 1 : part.stop])
+
+    @property
+    def trained_before(self) -> int:
+        """Batches that were trained before these books were opened."""
+        return self.total - len(self._order)
 
     def begin(self) -> None:
         """Queue the reserved batch first: the epoch has begun."""
-        self.queue.appendleft(self._reserved)
+        self.queue.extendleft(self._reserved)
+        self._reserved = []
+
+    def untrained(self, in_flight: Iterable[int]) -> list[int]:
+        """Return what of the epoch this rank knows to be left: its own batches, and unclaimed ones.
+
+        Args:
+            in_flight: Batches that this rank was given and has not trained.
+        """
+        left = [*self._reserved, *self.queue, *in_flight]
+        if self._pool is not None:
+            left += self._order[len(self._order) - self._pool.remaining() :]
+        return left
 
     def has_batch(self, plan: Plan, *, in_flight: int) -> bool:
         """Return whether a batch is queued; claims the next chunk if not.
@@ -92,8 +119,7 @@ class EpochBooks:
     def has_batch_ahead(self) -> bool:
         """Return whether a batch is queued before the epoch has begun; claims a single one."""
         if not self.queue and self._pool is not None:
-            chunk = self._pool.claim(1)
-            self.queue.extend(range(chunk.start, chunk.stop))
+            self._claim(self._pool, 1)
         return bool(self.queue)
 
     def _claim_chunk(self, plan: Plan, in_flight: int) -> bool:
@@ -109,8 +135,11 @@ class EpochBooks:
             total=self.total,
             min_chunk_batches=self._config.min_chunk_batches,
         )
-        chunk = self._pool.claim(size)
-        self.queue.extend(range(chunk.start, chunk.stop))
+        return self._claim(self._pool, size)
+
+    def _claim(self, pool: StorePool, size: int) -> bool:
+        chunk = pool.claim(size)
+        self.queue.extend(self._order[chunk.start : chunk.stop])
         return len(chunk) > 0
 
     def _leaves(self, plan: Plan, remaining: int, in_flight: int) -> bool:
@@ -118,23 +147,28 @@ class EpochBooks:
             return False
         # The first rank that would leave names, for all, one that may not: whoever is named asks
         # here before leaving, so it is still at work, and every batch finds a taker.
-        last = self._store.first_value(f"last/{self.epoch}", str(plan.fastest))
+        last = self._store.first_value(f"last/{self._name}", str(plan.fastest))
         return int(last) != self._rank
 
     def _fixed_part(self, plan: Plan, world_size: int) -> range:
         weights = self._config.partition_ratios or (plan.shares if plan.is_calibrated else None)
-        own = partition_sizes(self.total - world_size, world_size=world_size, weights=weights)
+        total = max(0, len(self._order) - world_size)
+        own = partition_sizes(total, world_size=world_size, weights=weights)
         # Ranks that open the epoch ahead of it have an older plan; the sizes of the first count.
-        sizes = json.loads(self._store.first_value(f"parts/{self.epoch}", json.dumps(own)))
+        sizes = json.loads(self._store.first_value(f"parts/{self._name}", json.dumps(own)))
         start = sum(sizes[: self._rank]) + self._rank  # one batch each on top of the weighted part
         return range(start, start + sizes[self._rank] + 1)
 
-    def _compare(self) -> None:
+    def digest(self, total: int) -> str:
+        """Return a name for the list of the first `total` batches."""
         digest = hashlib.sha256()
-        for batch in self.batches[: self.total]:
+        for batch in self.batches[:total]:
             digest.update(f"{batch!r};".encode())
-        own = digest.hexdigest()
-        if self._store.first_value(f"batches/{self.epoch}", own) != own:
+        return digest.hexdigest()
+
+    def _compare(self) -> None:
+        own = self.digest(self.total)
+        if self._store.first_value(f"batches/{self._name}", own) != own:
             raise RankMismatch(
                 "data",
                 f"Ranks must see the same batches in epoch {self.epoch}, but the samplers of rank "

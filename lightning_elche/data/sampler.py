@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from lightning_elche.data.dealer import Dealer
+from lightning_elche.data.epoch_progress import EpochProgress, indices_of
 
-__all__ = ["ChunkSampler", "deal_from", "has_private_stream"]
+__all__ = [
+    "ChunkSampler",
+    "UntrainedSampler",
+    "deal_from",
+    "has_private_stream",
+    "resume_alone",
+]
 
 
 class ChunkSampler(Sampler[Any]):
@@ -64,14 +71,63 @@ def deal_from(
             "`in_order` must be True, got False. Batches are counted as trained in the order in "
             "which they were claimed."
         )
-    dealt = copy.copy(loader)
-    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    sampler = ChunkSampler(getattr(loader, name), dealer=dealer, epoch=epoch)
-    # A DataLoader forbids to set its samplers; a copy that was not iterated yet may get others.
-    object.__setattr__(dealt, name, sampler)
+    dealt = _copy_with(loader, lambda batches: ChunkSampler(batches, dealer=dealer, epoch=epoch))
     object.__setattr__(dealt, "persistent_workers", loader.num_workers > 0)
-    dealt._iterator = None  # workers of the loader itself ask its own sampler
     return dealt
+
+
+def resume_alone(
+    loader: DataLoader[Any], *, progress: EpochProgress, epoch: Callable[[], int]
+) -> DataLoader[Any]:
+    """Return a copy of `loader` for one device that continues an epoch of several ranks.
+
+    Args:
+        loader: With the sampler that the ranks had.
+        progress: What they have trained.
+        epoch: Returns the index of the epoch that is about to start.
+    """
+    return _copy_with(loader, lambda batches: UntrainedSampler(batches, progress, epoch))
+
+
+class UntrainedSampler(Sampler[Any]):
+    """Yields the batches of an epoch that were not trained before; all of other epochs.
+
+    Its length is that of a whole epoch, since Lightning counts from what was trained.
+
+    Args:
+        batches: The user's own batch sampler, or its sampler where batching is disabled.
+        progress: What was trained.
+        epoch: Returns the index of the epoch that is about to start.
+    """
+
+    def __init__(
+        self, batches: Collection[Any], progress: EpochProgress, epoch: Callable[[], int]
+    ) -> None:
+        self._batches = batches
+        self._progress = progress
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield this epoch's batches."""
+        epoch = self._epoch()
+        _set_epoch(self._batches, epoch)
+        is_resumed = epoch == self._progress["epoch"]
+        trained = indices_of(self._progress["trained"]) if is_resumed else set()
+        return (batch for index, batch in enumerate(self._batches) if index not in trained)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def _copy_with(
+    loader: DataLoader[Any], sampler_over: Callable[[Any], Sampler[Any]]
+) -> DataLoader[Any]:
+    copied = copy.copy(loader)
+    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    # A DataLoader forbids to set its samplers; a copy that was not iterated yet may get others.
+    object.__setattr__(copied, name, sampler_over(getattr(loader, name)))
+    copied._iterator = None  # workers of the loader itself ask its own sampler
+    return copied
 
 
 def _set_epoch(batches: object, epoch: int) -> None:

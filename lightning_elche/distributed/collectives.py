@@ -17,7 +17,7 @@ from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.polling import pauses
 from lightning_elche.exceptions import PeerLost, RankFailed
 
-__all__ = ["Collectives", "GroupCollectives"]
+__all__ = ["Collectives", "GroupCollectives", "gather_lists"]
 
 MIN_POLL_S, MAX_POLL_S = 0.0001, 0.002
 
@@ -52,6 +52,17 @@ class Collectives(Protocol):
     def join_parts(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensors of all ranks one after the other."""
         ...
+
+
+def gather_lists(collectives: Collectives, numbers: Sequence[int]) -> list[list[int]]:
+    """Return the lists of all ranks, in rank order, which may be of different lengths."""
+    lengths = [int(length) for (length,) in collectives.gather([len(numbers)])]
+    padding = [0] * (max(lengths) - len(numbers))
+    gathered = collectives.gather([*numbers, *padding]) if max(lengths) else [[] for _ in lengths]
+    return [
+        [int(number) for number in part[:length]]
+        for part, length in zip(gathered, lengths, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from lightning_elche.exceptions import PeerLost, RankFailed
 
 __all__ = ["ControlStore", "default_store"]
 
-FAILURE_KEY, KNOWN_KEY = "failure", "failure/known"
+FAILURE_KEY, KNOWN_KEY, HURRY_KEY, LEFT_KEY = "failure", "failure/known", "hurry", "left"
 CHECK_PERIOD_S = 0.5
 KNOWN_S = 5.0
+LEAVE_PERIOD_S = 0.005
 
 
 def default_store() -> Store:
@@ -41,6 +42,7 @@ class ControlStore:
         self._store = PrefixStore(prefix, store)
         self._clock = clock
         self._next_check = 0.0
+        self._is_hurried = False
 
     def add(self, key: str, amount: int) -> int:
         """Add `amount` to a counter that starts at 0 and return its new value.
@@ -90,6 +92,14 @@ class ControlStore:
         """Tell all ranks that `rank` has failed; the first failure is kept."""
         self.first_value(FAILURE_KEY, json.dumps({"rank": rank, "cause": cause}))
 
+    def post_cause(self, rank: int, cause: str) -> None:
+        """Leave word why `rank` ends the run at the next averaging event."""
+        self.first_value(f"cause/{rank}", cause)
+
+    def cause(self, rank: int) -> str:
+        """Return why `rank` ended the run."""
+        return self.value(f"cause/{rank}") or "an error"
+
     def wait_until_known(self, rank: int, *, world_size: int) -> None:
         """Say that `rank` knows of the failure; rank 0 waits up to 5 seconds until all do.
 
@@ -101,8 +111,30 @@ class ControlStore:
             time.sleep(CHECK_PERIOD_S / 10)
             known = self.add(KNOWN_KEY, 0)
 
+    @property
+    def is_hurried(self) -> bool:
+        """Whether a rank wants to meet at once, as of the last look at the store."""
+        return self._is_hurried
+
+    def hurry(self) -> None:
+        """Ask all ranks to meet at once; they hear of it when they look for failures."""
+        if not self._is_hurried:
+            self.add(HURRY_KEY, 1)
+            self._is_hurried = True
+
+    def wait_until_all_leave(self, *, world_size: int) -> None:
+        """Wait, up to 5 seconds, for all ranks to call this: none needs a connection then."""
+        deadline = self._clock() + KNOWN_S
+        try:
+            left = self.add(LEFT_KEY, 1)
+            while left < world_size and self._clock() < deadline:
+                time.sleep(LEAVE_PERIOD_S)
+                left = self.add(LEFT_KEY, 0)
+        except PeerLost:
+            pass  # rank 0 hosts the store, and has seen all others leave
+
     def raise_if_failed(self, *, at_once: bool = False) -> None:
-        """Raise if a rank has posted a failure.
+        """Raise if a rank has posted a failure; take notice if one is in a hurry.
 
         Args:
             at_once: Ask the store even if it was asked less than 0.5 seconds ago.
@@ -118,6 +150,7 @@ class ControlStore:
         failure = self.value(FAILURE_KEY)
         if failure is not None:
             raise RankFailed(**json.loads(failure))
+        self._is_hurried = self._is_hurried or self.value(HURRY_KEY) is not None
 
 
 def _lost(err: Exception) -> PeerLost:

@@ -4,45 +4,31 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import TypedDict
 
-from lightning_elche.control.controller import Controller, ControllerState
+from lightning_elche.control.controller import Controller
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
+from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.agreement import Agreement
-from lightning_elche.distributed.averager import AveragerState, Exchange
+from lightning_elche.distributed.averager import Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
+from lightning_elche.distributed.rounds_parts import RoundsState
 from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
-from lightning_elche.exceptions import RankMismatch
+from lightning_elche.exceptions import PeerLost, RankMismatch
 
-__all__ = ["Rounds", "RoundsParts", "RoundsState"]
+__all__ = ["NOT_IN_TIME", "NO_REQUESTS", "Rounds"]
 
-
-class RoundsParts(TypedDict):
-    """What `Rounds` are made of, by argument."""
-
-    controller: Controller
-    collectives: Collectives
-    store: ControlStore
-    replica: ReplicaExchange
-    timer: StepTimer
-    timeout_s: float
-    max_batch_diff: int | None
-
-
-class RoundsState(TypedDict):
-    """What `Rounds.state_dict` returns; JSON-serialisable but for the tensors of `averager`."""
-
-    global_step: int
-    controller: ControllerState
-    averager: AveragerState
+NO_REQUESTS = Requests()
+ASK_PERIOD_S = 0.5
+NOT_IN_TIME = "The other ranks did not agree to average within {:g} seconds."
 
 
 class Rounds:
@@ -114,69 +100,81 @@ class Rounds:
         """The metrics of the last complete epoch."""
         return self._epoch_metrics
 
-    def begin_epoch(self, epoch: int, *, batches: int = 0) -> None:
+    def begin_epoch(self, epoch: int, *, batches: int = 0, before: int = 0) -> None:
         """Start counting a new epoch; every rank calls this before its first step.
 
         Args:
             epoch: Its index.
             batches: Batches that all ranks train in it, 0 where each has a stream of its own.
+            before: Those of them that were trained in another run.
 
         Raises:
             RankMismatch: If ranks froze different parameters.
         """
         self._epoch = epoch
-        self._totals.reset()
+        self._totals.reset(before=before)
         self._plan = self.controller.open_epoch(batches)
         self._replica.averager.select_trainable()
 
     def meet_if_due(
-        self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
+        self, *, is_drained: bool, requests: Requests = NO_REQUESTS
     ) -> AveragingEvent | None:
         """Average with all ranks if all agree to; called after every step.
 
         Args:
             is_drained: This rank has no data left in the epoch.
-            should_stop: This rank's Trainer was asked to stop.
-            has_signal: This rank received SIGTERM.
+            requests: What this rank asks of all.
 
         Raises:
             PeerLost: If a rank has not agreed within the timeout.
             RankFailed: If another rank has failed.
             RankMismatch: If ranks work on different epochs.
         """
-        if not self.is_due(is_drained=is_drained):
+        if not self.is_due(is_drained=is_drained, requests=requests):
             return None
-        own = self._report(is_drained, should_stop, has_signal)
+        own = self._report(is_drained, requests)
         return self._meet(own, crosses_nodes=self._plan.crosses_nodes)
 
     def wait_for_event(
-        self, *, should_stop: bool = False, has_signal: bool = False
+        self, *, ask: Callable[[], Requests] = Requests, wait_s: float = math.inf
     ) -> AveragingEvent:
         """Wait, without data, until all ranks agree to average, and do so.
 
+        Args:
+            ask: Returns what this rank asks of all, which may change meanwhile.
+            wait_s: How long to wait for agreement at most, in seconds, within the timeout.
+
         Raises:
-            PeerLost: If they do not within the timeout.
+            PeerLost: If they do not agree in time.
             RankFailed: If another rank has failed.
             RankMismatch: If ranks work on different epochs.
         """
-        if not self.is_due(is_drained=True):
-            self._wait(math.inf)
-        own = self._report(True, should_stop, has_signal)
-        return self._meet(own, crosses_nodes=self._plan.crosses_nodes)
+        deadline = time.perf_counter() + wait_s
+        while not self.is_due(is_drained=True, requests=ask()) and not self._wait(ASK_PERIOD_S):
+            if time.perf_counter() > deadline:
+                raise PeerLost((), NOT_IN_TIME.format(wait_s))
+        return self._meet(self._report(True, ask()), crosses_nodes=self._plan.crosses_nodes)
 
-    def is_due(self, *, is_drained: bool = False) -> bool:
+    def is_due(self, *, is_drained: bool = False, requests: Requests = NO_REQUESTS) -> bool:
         """Return whether all ranks agree to meet; may wait a moment for the slowest rank.
+
+        A rank that asks for the end of the run agrees at once, and so do the others, as soon as
+        they hear of it.
 
         Raises:
             PeerLost: If a rank has not agreed within the timeout.
             RankFailed: If another rank has failed.
         """
         window = self.window.progress(is_drained=is_drained)
+        if requests.stop:
+            self._store.hurry()
         if not self._agreement.is_posted:
             self._readiness = readiness(self._plan, self.rank, window)
             if self._readiness is Readiness.NOT_READY:
                 self._store.raise_if_failed()
-                return False
+                if not self._store.is_hurried:
+                    return False
+                self._readiness = Readiness.HURRIED
             self._agreement.post()
             self._agreed_after_ms = 1000.0 * (time.perf_counter() - self._window_began)
         if window.is_accumulating and not is_drained:
@@ -185,20 +183,17 @@ class Rounds:
             return True
         return self._wait(self._patience_s(window))
 
-    def average(
-        self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
-    ) -> AveragingEvent:
+    def average(self, *, is_drained: bool, requests: Requests = NO_REQUESTS) -> AveragingEvent:
         """Meet all ranks now and average over all nodes; every rank calls this at the same point.
 
         Args:
             is_drained: This rank has no data left in the epoch.
-            should_stop: This rank's Trainer was asked to stop.
-            has_signal: This rank received SIGTERM.
+            requests: What this rank asks of all.
 
         Raises:
             RankMismatch: If ranks work on different epochs.
         """
-        return self._meet(self._report(is_drained, should_stop, has_signal), crosses_nodes=True)
+        return self._meet(self._report(is_drained, requests), crosses_nodes=True)
 
     def close_epoch(self) -> EpochMetrics:
         """Return the metrics of the epoch; every rank calls this after its last event."""
@@ -210,6 +205,10 @@ class Rounds:
     def agree_any(self, flag: bool) -> bool:
         """Return whether `flag` is set on any rank; every rank calls this at the same point."""
         return any(part[0] for part in self._collectives.gather([float(flag)]))
+
+    def is_equal(self, number: int) -> bool:
+        """Return whether `number` is the same on all ranks, which call this at the same point."""
+        return all(part[0] == float(number) for part in self._collectives.gather([number]))
 
     def describe(self) -> dict[str, object]:
         """Return what this rank knows at present; JSON-serialisable."""
@@ -249,9 +248,12 @@ class Rounds:
         self._start_window()
         self.window.reset()
 
-    def _report(self, is_drained: bool, should_stop: bool, has_signal: bool) -> Report:
+    def _report(self, is_drained: bool, requests: Requests) -> Report:
+        own = self.window.report()
+        if requests.abstains:
+            own = replace(own, weight=0.0)
         return replace(
-            self.window.report(),
+            own,
             epoch=self._epoch,
             wait_ms=self._cost_ms[0],
             transfer_ms=self._cost_ms[1],
@@ -260,8 +262,9 @@ class Rounds:
             agreed_after_ms=self._agreed_after_ms,
             optimizer_layout=self._replica.optimizer_layout(),
             is_drained=is_drained,
-            should_stop=should_stop,
-            has_signal=has_signal,
+            should_stop=requests.should_stop,
+            stop=requests.stop,
+            needs_alignment=requests.alignment,
         )
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import time
+from collections.abc import Callable
 
 from typing_extensions import Unpack, override
 
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
+from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Window
 from lightning_elche.distributed.ballot import Ballot
 from lightning_elche.distributed.polling import pauses
-from lightning_elche.distributed.rounds import Rounds, RoundsParts
+from lightning_elche.distributed.rounds import NO_REQUESTS, NOT_IN_TIME, Rounds
+from lightning_elche.distributed.rounds_parts import RoundsParts
+from lightning_elche.exceptions import PeerLost
 
 __all__ = ["SnapshotRounds"]
 
@@ -52,22 +57,21 @@ class SnapshotRounds(Rounds):
 
     @override
     def meet_if_due(
-        self, *, is_drained: bool, should_stop: bool = False, has_signal: bool = False
+        self, *, is_drained: bool, requests: Requests = NO_REQUESTS
     ) -> AveragingEvent | None:
         """Go on with the averaging event under way, and return it once it is over.
 
         Args:
             is_drained: As of `Rounds`.
-            should_stop: As of `Rounds`.
-            has_signal: As of `Rounds`.
+            requests: As of `Rounds`.
 
         Raises:
             PeerLost: If a rank does not take part within the timeout.
             RankFailed: If another rank has failed.
             RankMismatch: If ranks work on different epochs.
         """
-        if self._phase is _Phase.IDLE and self.is_due(is_drained=is_drained):
-            self._take_snapshot(self._report(is_drained, should_stop, has_signal))
+        if self._phase is _Phase.IDLE and self.is_due(is_drained=is_drained, requests=requests):
+            self._take_snapshot(self._report(is_drained, requests))
         if self._phase is _Phase.COLLECTING:
             self._start_exchange_if_complete()
         if self._phase is _Phase.COMPUTING and not self._thread.is_alive():
@@ -77,16 +81,16 @@ class SnapshotRounds(Rounds):
 
     @override
     def wait_for_event(
-        self, *, should_stop: bool = False, has_signal: bool = False
+        self, *, ask: Callable[[], Requests] = Requests, wait_s: float = math.inf
     ) -> AveragingEvent:
         naps = pauses(MIN_POLL_S, MAX_POLL_S)
-        while True:
-            event = self.meet_if_due(
-                is_drained=True, should_stop=should_stop, has_signal=has_signal
-            )
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            event = self.meet_if_due(is_drained=True, requests=ask())
             if event is not None:
                 return event
             self.window.waited_s += next(naps)
+        raise PeerLost((), NOT_IN_TIME.format(wait_s))
 
     @override
     def describe(self) -> dict[str, object]:

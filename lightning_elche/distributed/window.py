@@ -59,17 +59,25 @@ class WindowTracker:
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
         self._loss_count += 1
 
-    def end_step(self, *, samples: int, is_optimizer_step: bool, is_ahead: bool = False) -> None:
+    def end_step(
+        self,
+        *,
+        samples: int,
+        is_optimizer_step: bool,
+        is_ahead: bool = False,
+        optimizer_steps: int = 1,
+    ) -> None:
         """Mark the end of a training step.
 
         Args:
             samples: Samples in the batch.
-            is_optimizer_step: Whether the optimizer was stepped, rather than gradients accumulated.
+            is_optimizer_step: Whether optimizers were stepped, rather than gradients accumulated.
             is_ahead: Whether the batch belongs to the next epoch.
+            optimizer_steps: How many times, if they were; several with manual optimization.
         """
         self._timer.end()
         self.batches += 1
-        self.optimizer_steps += is_optimizer_step
+        self.optimizer_steps += optimizer_steps if is_optimizer_step else 0
         self._samples += samples
         if is_ahead:
             self.ahead_batches += 1

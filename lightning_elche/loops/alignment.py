@@ -39,12 +39,13 @@ class Alignment:
         self.phase = Phase.ALIGNED
         self._misaligned = misaligned
 
-    def allows(self, call: str, *, has_local_answer: bool = False) -> bool:
+    def allows(self, call: str, *, has_local_answer: bool = False, fix: str = FIX) -> bool:
         """Return whether the collective `call` may run; if not, the caller answers locally.
 
         Args:
             call: What was called.
             has_local_answer: Whether the own rank's value is a meaningful answer.
+            fix: What to do instead.
 
         Raises:
             MisalignedCollective: Inside a step, if there is no local answer or none is wanted.
@@ -59,7 +60,7 @@ class Alignment:
                 'rank uses its own value (misaligned="local").'
             )
             return False
-        raise MisalignedCollective(call, FIX)
+        raise MisalignedCollective(call, fix)
 
     def guard_default_group(self) -> None:
         """Guard also what bypasses the strategy, where torch can report it before it starts."""

@@ -101,10 +101,10 @@ class ElCheLoop:
         if self._run is None:
             return
         if error is not None:
-            self._run.tell_failure(error)
+            self._run.last_words.tell(error)
         elif self._is_within_epoch:
             left = RuntimeError(LEFT_EARLY)
-            self._run.tell_failure(left)
+            self._run.last_words.tell(left)
             raise left
         else:
             self._run.close()

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
 from lightning_elche.control.guard import GuardAction
+from lightning_elche.control.requests import Requests, StopCause
+from lightning_elche.data.agreed_progress import gather_progress
 from lightning_elche.data.dealer import Dealer
+from lightning_elche.data.epoch_progress import EpochProgress
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
 from lightning_elche.distributed.control_store import ControlStore, default_store
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.replicas import check_replicas
-from lightning_elche.distributed.rounds import Rounds, RoundsParts, RoundsState
-from lightning_elche.distributed.shutdown import destroy_groups_at_exit, leave_groups_at_exit
+from lightning_elche.distributed.rounds import Rounds
+from lightning_elche.distributed.rounds_parts import RoundsParts
+from lightning_elche.distributed.shutdown import destroy_groups_at_exit
 from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
 from lightning_elche.distributed.timing import timer_for
-from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.exceptions import PeerLost
 from lightning_elche.loops.alignment import Alignment, Phase
+from lightning_elche.loops.checkpoint_state import RunState
+from lightning_elche.loops.last_words import LAST_EVENT_S, LastWords
 from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.loops.signals import StopSignal
 
@@ -43,6 +50,11 @@ log = logging.getLogger(__name__)
 
 NUM_EXPLANATIONS = 100
 THROTTLE_POLL_S = 0.001
+SAVE_FIX = (
+    "Save where ranks are aligned: with `ModelCheckpoint(every_n_train_steps=...)`, after "
+    "validation, at the end of an epoch, or in a callback's `on_average_end` if "
+    "`event.is_aligned`."
+)
 THROTTLED = (
     "A rank stayed more than `max_batch_diff`={0.max_batch_diff} steps behind for `timeout_s`="
     "{0.timeout_s:g}. It has ended or hangs."
@@ -72,6 +84,8 @@ class Run:
         node_rank: int,
     ) -> None:
         self.signal = StopSignal()
+        self._progress: EpochProgress | None = None
+        self._gathered_at = -1  # index of the event
         self._config = config
         self._alignment = alignment
         self._alignment.phase = Phase.ALIGNED
@@ -82,6 +96,7 @@ class Run:
             backend="gloo" if config.backend == "cpu" else None,
             node=node_rank if config.group == "node" else None,
         )
+        self.last_words = LastWords(self._store, self._collectives, alignment, node_rank=node_rank)
         world_size = self._collectives.world_size
         chunks = config.chunks
         if not config.may_run_ahead:
@@ -185,7 +200,9 @@ class Run:
         weighting = self._config.weighting
         weighs_samples = self.has_pool if weighting == "auto" else weighting == "samples"
         self.rounds.window.weighs_samples = weighs_samples
-        self.rounds.begin_epoch(epoch, batches=self.dealer.total if self.has_pool else 0)
+        batches = self.dealer.total if self.has_pool else 0
+        before = self.dealer.trained_before if self.has_pool else 0
+        self.rounds.begin_epoch(epoch, batches=batches, before=before)
 
     def is_drained(self, *, is_last_batch: bool) -> bool:
         """Return whether this rank has no data left in this epoch, the next one aside."""
@@ -194,25 +211,35 @@ class Run:
     def begin_step(self) -> None:
         """Mark the begin of a training step: ranks are no longer aligned."""
         self._alignment.phase = Phase.STEP
+        self._gathered_at = -1
         self.rounds.window.begin_step()
 
-    def end_step(self, *, is_optimizer_step: bool) -> None:
-        """Mark the end of a training step and count its batch as trained."""
+    def end_step(self, *, is_optimizer_step: bool, optimizer_steps: int = 1) -> None:
+        """Mark the end of a training step and count its batch as trained.
+
+        Args:
+            is_optimizer_step: As of `WindowTracker.end_step`.
+            optimizer_steps: As of `WindowTracker.end_step`.
+        """
         if self.has_pool:
             samples, is_ahead = self.dealer.consume()
         else:
             samples, is_ahead = self.stream_batch_size, False
         self.rounds.window.end_step(
-            samples=samples, is_optimizer_step=is_optimizer_step, is_ahead=is_ahead
+            samples=samples,
+            is_optimizer_step=is_optimizer_step,
+            is_ahead=is_ahead,
+            optimizer_steps=optimizer_steps,
         )
 
-    def meet_if_due(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent | None:
+    def meet_if_due(
+        self, *, is_drained: bool, should_stop: bool, needs_alignment: bool = False
+    ) -> AveragingEvent | None:
         """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""
         throttle, deadline = self.rounds.throttle, time.monotonic() + self._config.timeout_s
         while True:
-            event = self.rounds.meet_if_due(
-                is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
-            )
+            requests = self._requests(should_stop=should_stop, needs_alignment=needs_alignment)
+            event = self.rounds.meet_if_due(is_drained=is_drained, requests=requests)
             if event is not None:
                 return self._noted(event)
             if throttle is None:
@@ -226,21 +253,28 @@ class Run:
             time.sleep(THROTTLE_POLL_S)
             self.rounds.window.waited_s += THROTTLE_POLL_S
 
-    def wait_for_event(self, *, should_stop: bool) -> AveragingEvent:
+    def wait_for_event(
+        self, *, should_stop: bool, needs_alignment: bool = False, wait_s: float = math.inf
+    ) -> AveragingEvent:
         """Wait, without data, for the next averaging event."""
-        has_signal = self.signal.is_set()
+        ask = partial(self._requests, should_stop=should_stop, needs_alignment=needs_alignment)
         if self.rounds.throttle is not None:
             self.rounds.throttle.post(self.rounds.window.batches, is_drained=True)
-        return self._noted(
-            self.rounds.wait_for_event(should_stop=should_stop, has_signal=has_signal)
-        )
+        return self._noted(self.rounds.wait_for_event(ask=ask, wait_s=wait_s))
 
     def align(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
         """Average now, which all ranks do; afterwards they are aligned."""
-        event = self.rounds.average(
-            is_drained=is_drained, should_stop=should_stop, has_signal=self.signal.is_set()
+        requests = self._requests(should_stop=should_stop)
+        return self._noted(self.rounds.average(is_drained=is_drained, requests=requests))
+
+    def _requests(self, *, should_stop: bool, needs_alignment: bool = False) -> Requests:
+        words = self.last_words
+        return Requests(
+            should_stop=should_stop,
+            stop=StopCause.FAILURE if words.is_failing else self.signal.cause,
+            alignment=needs_alignment,
+            abstains=words.abstains,
         )
-        return self._noted(event)
 
     def _noted(self, event: AveragingEvent) -> AveragingEvent:
         if event.is_aligned:
@@ -262,27 +296,48 @@ class Run:
             f"than they went: got {outer}. If the loss grows, set `momentum=0.0` or lower `lr`."
         )
 
-    def tell_failure(self, exception: BaseException) -> None:
-        """Tell the other ranks that this one fails, and stop waiting for them; once per run."""
-        if self._alignment.phase is Phase.FAILED:
-            return
-        self._alignment.phase = Phase.FAILED
-        leave_groups_at_exit()
-        if isinstance(exception, (PeerLost, SIGTERMException)):
-            return  # there is nobody to tell, or all know
-        rank, world_size = self._collectives.rank, self._collectives.world_size
-        try:
-            if not isinstance(exception, RankFailed):
-                self._store.post_failure(rank, f"{type(exception).__name__}: {exception}")
-            self._store.wait_until_known(rank, world_size=world_size)
-        except PeerLost as lost:
-            rank_zero_warn(f"The other ranks could not be told of the failure: {lost}")
+    def last_event(self, exception: BaseException, *, is_in_step: bool) -> AveragingEvent | None:
+        """As `LastWords.take_part`."""
+        return self.last_words.take_part(
+            exception,
+            self._meet_a_last_time,
+            is_in_step=is_in_step,
+            is_signalled=self.signal.cause is not StopCause.NONE,
+        )
+
+    def _meet_a_last_time(self) -> AveragingEvent:
+        event = self.wait_for_event(should_stop=False, wait_s=LAST_EVENT_S)
+        return event if event.is_aligned else self.align(is_drained=True, should_stop=False)
 
     def close(self) -> None:
         """Let go of what only this run used, unless it has failed and a peer may still need it."""
         if self._alignment.phase is not Phase.FAILED:
+            self._store.wait_until_all_leave(world_size=self._collectives.world_size)
             self._collectives.close()
 
-    def state_dict(self) -> RoundsState:
-        """Return the agreed state, equal on every rank."""
-        return self.rounds.state_dict()
+    def state_dict(self, *, epoch_steps: int = 0) -> RunState:
+        """Return the state for a checkpoint.
+
+        Args:
+            epoch_steps: Optimizer steps that all ranks have made in this epoch.
+
+        Raises:
+            MisalignedCollective: Within a step.
+        """
+        if self._alignment.phase is Phase.FAILED:
+            # What was gathered at the last event, if this rank has trained nothing since.
+            is_fresh = self._gathered_at == self.rounds.plan.index
+            return RunState(
+                rounds=self.rounds.state_dict(), data=self._progress if is_fresh else None
+            )
+        self._alignment.allows("Trainer.save_checkpoint", fix=SAVE_FIX)
+        if self.has_pool:
+            self._progress = gather_progress(self.dealer, self._collectives, steps=epoch_steps)
+            self._gathered_at = self.rounds.plan.index
+        return RunState(rounds=self.rounds.state_dict(), data=self._progress)
+
+    def load_state_dict(self, state: RunState) -> None:
+        """Continue from `state`."""
+        self.rounds.load_state_dict(state["rounds"])
+        if state["data"] is not None:
+            self.dealer.restore(state["data"])

@@ -19,15 +19,13 @@ class StepSchedules:
 
     Args:
         trainer: Has the schedules.
-        ahead: Optimizer steps that all ranks made in the epoch before it began.
+        position: Optimizer steps that all ranks have made in the epoch, and schedules with them.
     """
 
-    def __init__(self, trainer: Trainer, *, ahead: int) -> None:
+    def __init__(self, trainer: Trainer, *, position: int) -> None:
         self._trainer = trainer
-        self._counts = [
-            schedule_count(ahead, frequency=config.frequency)
-            for config in trainer.lr_scheduler_configs
-        ]
+        configs = trainer.lr_scheduler_configs
+        self._counts = [self._count(config.frequency, position) for config in configs]
 
     def due(self, position: int) -> Iterator[LRSchedulerTypeUnion]:
         """Yield the schedules that must be stepped, each as often as it must.
@@ -35,16 +33,18 @@ class StepSchedules:
         Args:
             position: Optimizer steps of all ranks since the epoch began.
         """
-        trainer = self._trainer
-        for index, config in enumerate(trainer.lr_scheduler_configs):
+        for index, config in enumerate(self._trainer.lr_scheduler_configs):
             if config.interval != "step" or config.reduce_on_plateau:
                 continue
-            due = schedule_count(
-                position,
-                batches=trainer.num_training_batches,
-                frequency=config.frequency,
-                accumulate=trainer.accumulate_grad_batches,
-            )
+            due = self._count(config.frequency, position)
             for _ in range(due - self._counts[index]):
                 yield config.scheduler
             self._counts[index] = max(due, self._counts[index])
+
+    def _count(self, frequency: int, position: int) -> int:
+        return schedule_count(
+            position,
+            batches=self._trainer.num_training_batches,
+            frequency=frequency,
+            accumulate=self._trainer.accumulate_grad_batches,
+        )

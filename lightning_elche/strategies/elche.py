@@ -19,23 +19,23 @@ from lightning_elche.control.chunks import ChunkConfig, pool_size
 from lightning_elche.control.guard import GuardConfig
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.control.schedule import Policy
-from lightning_elche.data.sampler import deal_from, has_private_stream
-from lightning_elche.distributed.rounds import RoundsState
-from lightning_elche.loops.lightning_loops import install_loops, keep_user_samplers
+from lightning_elche.data.sampler import deal_from, has_private_stream, resume_alone
+from lightning_elche.loops.fit_loop import install_loops
+from lightning_elche.loops.lightning_names import epoch_of, keep_user_samplers
 from lightning_elche.loops.limits import max_batches_left, may_open
 from lightning_elche.loops.progress import show_total_progress
 from lightning_elche.loops.run import Run
 from lightning_elche.loops.run_config import RunConfig, check_positive
+from lightning_elche.loops.step_actions import StepActions
 from lightning_elche.ops.learning_rate import scale_learning_rates
-from lightning_elche.strategies.guarded import GuardedStrategy
 from lightning_elche.strategies.refusals import clip_gradients, refuse_for_ddp, refuse_unsupported
+from lightning_elche.strategies.running import RunningStrategy
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
     from lightning.pytorch import Trainer
     from lightning.pytorch.plugins import CheckpointIO
 
-    from lightning_elche.control.epoch_metrics import EpochMetrics
 
 __all__ = ["ElCheStrategy"]
 
@@ -47,7 +47,7 @@ START_METHODS = {
 }
 
 
-class ElCheStrategy(GuardedStrategy):
+class ElCheStrategy(RunningStrategy):
     """Trains one model on devices of unequal speed, at nearly the sum of their speeds.
 
     Each rank trains on its own and claims its batches from the epoch's common pool; parameters are
@@ -96,10 +96,6 @@ class ElCheStrategy(GuardedStrategy):
         >>> strategy = ElCheStrategy(cadence=CadenceConfig(anchor=20))
         >>> trainer = Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False)
     """
-
-    _run: Run | None = None
-    _restored: RoundsState | None = None
-    _epoch_metrics: EpochMetrics | None = None
 
     def __init__(
         self,
@@ -167,52 +163,9 @@ class ElCheStrategy(GuardedStrategy):
                 start_method=start_method,
             )
 
-    # What the loops and callbacks use
-
     @property
     def _is_ddp(self) -> bool:
         return self._config.policy == "sync" and self._config.backend == "device"
-
-    @property
-    def run(self) -> Run:
-        """The present fit on several ranks."""
-        if self._run is None:
-            raise RuntimeError("`run` exists only during `Trainer.fit` with several devices.")
-        return self._run
-
-    @property
-    def epoch_metrics(self) -> EpochMetrics | None:
-        """The metrics of the last complete epoch; `None` before, and with one device."""
-        return self._epoch_metrics
-
-    def state(self) -> dict[str, object]:
-        """Return what this rank knows of the run at present; JSON-serialisable."""
-        return self.run.rounds.describe()
-
-    def explain(self, last: int = 5) -> str:
-        """Return why the last averaging events of this `fit` happened when they did.
-
-        Args:
-            last: How many of them, at most 100.
-        """
-        return "\n".join(list(self.run.explanations)[-last:])
-
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps of all ranks at the last averaging event."""
-        if self._run is not None and self._run.is_started:
-            return self._run.rounds.global_step
-        return self._restored["global_step"] if self._restored else 0
-
-    def close_epoch(self) -> None:
-        """Gather the metrics of the epoch; every rank calls this after its last event."""
-        self._epoch_metrics = self.run.rounds.close_epoch()
-
-    def load_state_dict(self, state: RoundsState) -> None:
-        """Continue from the state in a checkpoint."""
-        self._restored = state
-        if self._run is not None and self._run.is_started:
-            self._run.rounds.load_state_dict(state)
 
     # Set-up and end
 
@@ -220,11 +173,12 @@ class ElCheStrategy(GuardedStrategy):
     def setup(self, trainer: Trainer) -> None:
         if self._max_grad_norm is not None:
             clip_gradients(trainer, self._max_grad_norm)
-        if self._is_alone:
+        if self._is_alone and self._progress is None:
             keep_user_samplers(trainer)
-        elif trainer.state.fn == TrainerFn.FITTING and not self._is_ddp:
-            refuse_unsupported(trainer, trainer.lightning_module)
+        elif trainer.state.fn == TrainerFn.FITTING and not (self._is_alone or self._is_ddp):
+            refuse_unsupported(trainer, trainer.lightning_module, self._config)
             install_loops(trainer)
+            self._actions = StepActions(trainer)
             # The pool first: `configure_optimizers` may ask for the number of steps, and with it
             # for the first batches. The rounds start in `configure_ddp`, on the model's device.
             name = self.broadcast(uuid.uuid4().hex)
@@ -257,8 +211,13 @@ class ElCheStrategy(GuardedStrategy):
         assert self.model is not None
         self.run.start(self.model, self.root_device, lambda: self.optimizers)
         if self._restored is not None:
-            self.run.rounds.load_state_dict(self._restored)
+            self.run.load_state_dict(self._restored)
         show_total_progress(self._trainer, self.run.rounds)
+
+    @override
+    def on_validation_start(self) -> None:
+        if self._run is not None:  # for the sanity check, which comes before `on_train_start`
+            self._run.signal.install()
 
     @override
     def on_train_start(self) -> None:
@@ -271,15 +230,17 @@ class ElCheStrategy(GuardedStrategy):
     def on_exception(self, exception: BaseException) -> None:
         super().on_exception(exception)
         if self._run is not None:
-            self._run.tell_failure(exception)
+            self._run.last_words.tell(exception)
 
     @override
     def teardown(self) -> None:
+        if self._actions is not None:
+            self._actions.close()
         if self._run is not None:
             if self._run.is_started:
                 self._restored = self._run.state_dict()  # another `fit` continues from here
             self._run.close()
-        self._run = None
+        self._run = self._actions = None
         super().teardown()
 
     # Data
@@ -294,6 +255,9 @@ class ElCheStrategy(GuardedStrategy):
     @override
     def process_dataloader(self, dataloader: object) -> object:
         trainer = self._trainer
+        epoch = partial(epoch_of, trainer)
+        if self._progress is not None and trainer.training and isinstance(dataloader, DataLoader):
+            return resume_alone(dataloader, progress=self._progress, epoch=epoch)
         if self._run is None or not trainer.training:
             return super().process_dataloader(dataloader)
         if has_private_stream(dataloader):
@@ -304,17 +268,19 @@ class ElCheStrategy(GuardedStrategy):
         # The pool obeys the limits instead of this rank; the fit loop restores them.
         self._pool_limit = trainer.limit_train_batches
         trainer.limit_train_batches = 1.0
-        if isinstance(trainer.val_check_interval, float):
+        if isinstance(getattr(trainer, "val_check_interval", None), float):
             trainer.val_check_interval = 1.0
-        progress: Any = trainer.fit_loop.epoch_progress.current
-        return deal_from(dataloader, dealer=self._run.dealer, epoch=lambda: progress.processed)
+        return deal_from(dataloader, dealer=self._run.dealer, epoch=epoch)
 
     def _pool_size(self, total: int) -> int:
+        restored_steps = self.run.dealer.restored_steps(epoch_of(self._trainer)) or 0
         return pool_size(
             total,
             limit=self._pool_limit,
             world_size=self.world_size,
-            max_batches=max_batches_left(self._trainer, global_step=self.global_step),
+            max_batches=max_batches_left(
+                self._trainer, global_step=self.global_step - restored_steps
+            ),
         )
 
     @property

@@ -8,18 +8,17 @@ import torch
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     LearningRateFinder,
-    ModelCheckpoint,
     SpikeDetection,
     StochasticWeightAveraging,
-    Timer,
 )
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torchmetrics import Metric
 
-from lightning_elche.loops.lightning_loops import saves_at_steps, validates_by_time
+from lightning_elche.loops.lightning_names import averages_weights
 from lightning_elche.loops.run_config import RunConfig, check_left_out
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer
 
 __all__ = ["clip_gradients", "refuse_for_ddp", "refuse_unsupported"]
 
@@ -29,8 +28,6 @@ REFUSED_CALLBACKS: dict[type, str] = {
     BatchSizeFinder: "Find the batch size on one device first.",
     LearningRateFinder: "Find the learning rate on one device first.",
     SpikeDetection: "Remove it.",
-    StochasticWeightAveraging: "Remove it.",
-    Timer: "Limit `max_epochs` or `max_steps` instead of `max_time`.",
 }
 
 
@@ -45,18 +42,14 @@ def refuse_for_ddp(config: RunConfig) -> None:
     check_left_out(config, NOT_FOR_DDP, why=why, fix=fix)
 
 
-def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
+def refuse_unsupported(trainer: Trainer, module: LightningModule, config: RunConfig) -> None:
     """Check that nothing needs all ranks at every step.
 
     Raises:
         ValueError: Naming what does, and what to do instead.
     """
-    _refuse_callbacks(trainer)
-    if validates_by_time(trainer):
-        raise ValueError(
-            "`val_check_interval` must be a number of batches or a fraction, got a duration: ranks "
-            "do not look at the clock together."
-        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+        _refuse(callback, module, config)
     for name, child in module.named_modules():
         if isinstance(child, torch.nn.SyncBatchNorm):
             raise ValueError(
@@ -71,20 +64,27 @@ def refuse_unsupported(trainer: Trainer, module: LightningModule) -> None:
             )
 
 
-def _refuse_callbacks(trainer: Trainer) -> None:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
-        for refused, fix in REFUSED_CALLBACKS.items():
-            if isinstance(callback, refused):
-                raise ValueError(
-                    f"`callbacks` must not contain {type(callback).__name__} with ElCheStrategy: "
-                    f"it needs all ranks at every step. {fix}"
-                )
-        if isinstance(callback, ModelCheckpoint) and saves_at_steps(callback):
+def _refuse(callback: Callback, module: LightningModule, config: RunConfig) -> None:
+    for refused, fix in REFUSED_CALLBACKS.items():
+        if isinstance(callback, refused):
             raise ValueError(
-                "`callbacks` must not contain a ModelCheckpoint with `every_n_train_steps` or "
-                "`train_time_interval`: ranks are not at the same step. Use `every_n_epochs`, or "
-                "`val_check_interval` and save after validation."
+                f"`callbacks` must not contain {type(callback).__name__} with ElCheStrategy: it "
+                f"needs all ranks at every step. {fix}"
             )
+    if isinstance(callback, StochasticWeightAveraging) and any(
+        isinstance(child, BatchNorm) for child in module.modules()
+    ):
+        raise ValueError(
+            "`callbacks` must not contain StochasticWeightAveraging with ElCheStrategy and a "
+            "model that has BatchNorm: it counts the batches of one rank to recompute the "
+            "statistics. Use `WeightAveraging`, or another normalisation."
+        )
+    if averages_weights(callback) and (config.exchanges_in_background or config.group == "node"):
+        raise ValueError(
+            f'`callbacks` must not contain {type(callback).__name__} with `backend="cpu"` or '
+            '`group="node"`, where ranks seldom have equal parameters. Use `backend="device"` and '
+            '`group="world"`.'
+        )
 
 
 def clip_gradients(trainer: Trainer, max_norm: float) -> None:

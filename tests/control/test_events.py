@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.guard import GuardAction
 from lightning_elche.control.reports import Report
+from lightning_elche.control.requests import StopCause
 
 
 def event_of(*reports: Report) -> AveragingEvent:
@@ -36,11 +35,23 @@ def test_epoch_is_not_complete_while_one_rank_has_data() -> None:
     assert not event_of(Report(is_drained=True), Report()).is_epoch_complete
 
 
-@pytest.mark.parametrize("flag", ["should_stop", "has_signal"])
-def test_flag_counts_when_one_rank_sets_it(flag: str) -> None:
-    """A stop or a signal on any rank holds for all; without one it does not."""
-    assert getattr(event_of(Report(), Report(**{flag: True})), flag)
-    assert not getattr(event_of(Report(), Report()), flag)
+def test_should_stop_counts_when_one_rank_sets_it() -> None:
+    """A stop on any rank holds for all; without one it does not."""
+    assert event_of(Report(), Report(should_stop=True)).should_stop
+    assert not event_of(Report(), Report()).should_stop
+
+
+def test_smallest_cause_is_why_the_run_ends() -> None:
+    """All ranks leave for the same reason, whatever else has come about."""
+    failed, interrupted = Report(stop=StopCause.FAILURE), Report(stop=StopCause.SIGINT)
+    assert event_of(Report(), failed, interrupted).stop is StopCause.SIGINT
+    assert event_of(Report(), Report()).stop is StopCause.NONE
+
+
+def test_first_rank_with_an_error_is_named() -> None:
+    """So that the others can say whose output tells more."""
+    assert event_of(Report(), Report(stop=StopCause.FAILURE)).failed_rank == 1
+    assert event_of(Report(stop=StopCause.SIGTERM), Report()).failed_rank is None
 
 
 def test_optimizer_steps_are_summed_over_ranks() -> None:

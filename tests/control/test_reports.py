@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_elche.control.reports import Report
+from lightning_elche.control.requests import StopCause
 
 COUNT = st.integers(min_value=0, max_value=2**53)
 NUMBER = st.floats(allow_nan=False)
@@ -16,8 +17,8 @@ NUMBER = st.floats(allow_nan=False)
 
 def test_vector_starts_with_the_version() -> None:
     """The first number says how to read the others, in the order of the fields."""
-    vector = Report(epoch=3, batches=7, has_signal=True).to_vector()
-    assert (vector[:3], vector[-1], len(vector)) == ([2.0, 3.0, 7.0], 1.0, 20)
+    vector = Report(epoch=3, batches=7, needs_alignment=True).to_vector()
+    assert (vector[:3], vector[-1], len(vector)) == ([3.0, 3.0, 7.0], 1.0, 21)
 
 
 @given(
@@ -33,6 +34,8 @@ def test_vector_starts_with_the_version() -> None:
         relative_delta=NUMBER,
         is_drained=st.booleans(),
         should_stop=st.booleans(),
+        stop=st.sampled_from(StopCause),
+        needs_alignment=st.booleans(),
     )
 )
 def test_vector_round_trip_keeps_every_field(report: Report) -> None:

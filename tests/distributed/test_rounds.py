@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.events import AveragingEvent
+from lightning_elche.control.requests import Requests, StopCause
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
@@ -272,14 +274,65 @@ def test_ranks_in_different_epochs_are_refused() -> None:
     assert "got [0, 3] by rank" in str(results[0])
 
 
-@pytest.mark.parametrize("flag", ["should_stop", "has_signal"])
-def test_flag_of_one_rank_reaches_all(flag: str) -> None:
+def test_request_of_one_rank_reaches_all() -> None:
     """A stop or a signal on one rank is known to every rank after the event."""
     ranks = ranks_of()
+    asked = Requests(should_stop=True, stop=StopCause.SIGTERM)
     events = run_ranks(
-        2, lambda rank: ranks[rank].rounds.average(is_drained=False, **{flag: rank == 1})
+        2,
+        lambda rank: ranks[rank].rounds.average(
+            is_drained=False, requests=asked if rank else Requests()
+        ),
     )
-    assert [getattr(event, flag) for event in events] == [True, True]
+    assert [(event.should_stop, event.stop) for event in events] == [(True, StopCause.SIGTERM)] * 2
+
+
+def test_rank_that_wants_to_end_the_run_hurries_the_others() -> None:
+    """All meet after the present step of each, long before the planned end of the window."""
+    ranks = ranks_of()
+    for rank in ranks:
+        rank.train(1)
+    first, second = (rank.rounds for rank in ranks)
+    assert not first.is_due(requests=Requests(stop=StopCause.SIGTERM))
+    second._store.raise_if_failed(at_once=True)  # what it does every half second
+    assert second.is_due()
+    assert first.is_due()
+
+
+def test_rank_without_data_hears_of_a_signal_while_it_waits() -> None:
+    """It hurries the others then, and does not wait for the end of their window."""
+    ranks = ranks_of()
+    ranks[1].train(1)
+    calls = itertools.count()
+
+    def ask() -> Requests:
+        return Requests(stop=StopCause.SIGTERM if next(calls) > 1 else StopCause.NONE)
+
+    def act(rank: int) -> AveragingEvent:
+        if rank == 0:
+            return ranks[0].rounds.wait_for_event(ask=ask)
+        while (event := ranks[1].rounds.meet_if_due(is_drained=False)) is None:
+            ranks[1].store.raise_if_failed(at_once=True)
+        return event
+
+    assert [event.stop for event in run_ranks(2, act)] == [StopCause.SIGTERM] * 2
+
+
+def test_rank_waits_no_longer_than_it_was_told() -> None:
+    """A rank that ends the run does not wait for ever for one that hangs."""
+    with pytest.raises(PeerLost, match=r"did not agree to average within 0\.1 seconds"):
+        ranks_of()[0].rounds.wait_for_event(wait_s=0.1)
+
+
+def test_rank_that_abstains_adopts_the_average() -> None:
+    """It is in the midst of a step, so that only the others count."""
+    ranks = ranks_of()
+    for rank in ranks:
+        rank.train(10)
+    ranks[0].parameter.fill_(math.nan)
+    requests = [Requests(abstains=True), Requests()]
+    run_ranks(2, lambda rank: ranks[rank].rounds.average(is_drained=False, requests=requests[rank]))
+    assert ranks[0].parameter.item() == ranks[1].parameter.item() == 1.0
 
 
 def test_missing_rank_is_an_error_and_no_hang() -> None:

@@ -6,11 +6,13 @@ import inspect
 
 import pytest
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
+
+from lightning_elche.loops.checkpoint_state import AUTOMATIC, BATCHES, MANUAL, VALIDATION
 
 SIGNATURES = {
     _TrainingEpochLoop: {
@@ -31,9 +33,9 @@ SIGNATURES = {
     },
     _FitLoop: {
         "on_advance_end": ["self"],
-        "on_advance_start": ["self"],
         "run": ["self"],
         "setup_data": ["self"],
+        "state_dict": ["self", "destination", "prefix"],
     },
 }
 
@@ -54,7 +56,6 @@ def test_method_of_the_stock_loop_has_the_known_signature(loop: type, name: str)
         (_TrainingEpochLoop, "global_step"),
         (_TrainingEpochLoop, "_is_training_done"),
         (_FitLoop, "_can_stop_early"),
-        (_FitLoop, "restarted_mid_epoch"),
     ],
 )
 def test_property_of_the_stock_loop_exists(loop: type, name: str) -> None:
@@ -79,6 +80,37 @@ def test_checkpoint_callback_tells_its_triggers() -> None:
     callback = ModelCheckpoint(every_n_train_steps=3)
     assert callback._every_n_train_steps == 3
     assert callback._train_time_interval is None
+    assert callback._last_time_checked is None
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_should_skip_saving_checkpoint", ["self", "trainer"]),
+        ("_monitor_candidates", ["self", "trainer"]),
+        ("_save_topk_checkpoint", ["self", "trainer", "monitor_candidates"]),
+        ("_save_last_checkpoint", ["self", "trainer", "monitor_candidates"]),
+    ],
+)
+def test_checkpoint_callback_saves_by_known_methods(name: str, parameters: list[str]) -> None:
+    """What `on_train_batch_end` of a ModelCheckpoint calls once a save is due."""
+    assert list(inspect.signature(getattr(ModelCheckpoint, name)).parameters) == parameters
+
+
+def test_timer_tells_when_it_looks() -> None:
+    """A limit is checked at steps or at the ends of epochs."""
+    assert Timer(duration="00:00:01:00")._interval == "step"
+    assert Timer(duration="00:00:01:00", interval="epoch")._interval != "step"
+
+
+def test_fit_loop_saves_its_progress_under_known_names() -> None:
+    """Names in the checkpoint whose counts we replace by agreed ones."""
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    state = trainer.fit_loop.state_dict()
+    assert {"ready", "started", "processed", "completed"} == set(state[BATCHES]["current"])
+    assert {"ready", "completed"} == set(state[AUTOMATIC]["optimizer"]["step"]["total"])
+    assert {"ready", "completed"} == set(state[MANUAL]["total"])
+    assert state[VALIDATION]["is_last_batch"] is False
 
 
 def test_hooks_are_called_with_trainer_and_name() -> None:

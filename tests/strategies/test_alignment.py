@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     LearningRateFinder,
-    ModelCheckpoint,
+    SpikeDetection,
     StochasticWeightAveraging,
-    Timer,
 )
 from torchmetrics.classification import BinaryAccuracy
 
 from lightning_elche import ElCheStrategy, MisalignedCollective
 from lightning_elche.loops.alignment import Alignment, Phase
+from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.strategies.refusals import refuse_unsupported
 from lightning_elche.testing import run_ranks
 from tests.ranks import Recorder, fit, make_trainer
@@ -111,9 +111,8 @@ def test_wrong_option_is_refused_with_its_name(options: dict[str, Any], message:
     [
         BatchSizeFinder(),
         LearningRateFinder(),
+        SpikeDetection(),
         StochasticWeightAveraging(0.1),
-        Timer("00:01:00:00"),
-        ModelCheckpoint(every_n_train_steps=5),
     ],
     ids=lambda callback: type(callback).__name__,
 )
@@ -121,13 +120,17 @@ def test_callback_that_needs_all_ranks_at_every_step_is_refused(callback: Any) -
     """The message names the callback's class."""
     trainer = make_trainer(1, callbacks=[callback], enable_checkpointing=True)
     with pytest.raises(ValueError, match=type(callback).__name__):
-        refuse_unsupported(trainer, Recorder())
+        refuse_unsupported(trainer, Recorder(), RunConfig())
 
 
-def test_checkpoint_at_epochs_is_not_refused() -> None:
-    """ModelCheckpoint with its defaults saves at epochs."""
-    trainer = make_trainer(1, callbacks=[ModelCheckpoint()], enable_checkpointing=True)
-    refuse_unsupported(trainer, Recorder())
+@pytest.mark.parametrize("options", [{"backend": "cpu"}, {"group": "node"}])
+def test_weight_average_where_parameters_differ_is_refused(options: dict[str, Any]) -> None:
+    """It would be another one on each rank."""
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    trainer = make_trainer(1, callbacks=[callbacks.EMAWeightAveraging()])
+    refuse_unsupported(trainer, Recorder(), RunConfig())
+    with pytest.raises(ValueError, match="EMAWeightAveraging"):
+        refuse_unsupported(trainer, Recorder(), RunConfig(**options))
 
 
 @pytest.mark.parametrize(
@@ -144,4 +147,4 @@ def test_module_that_needs_all_ranks_at_every_step_is_refused(
     model = Recorder()
     model.child = child
     with pytest.raises(ValueError, match=message):
-        refuse_unsupported(make_trainer(1), model)
+        refuse_unsupported(make_trainer(1), model, RunConfig())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche import ElCheStrategy
 from lightning_elche.testing import RankResult, run_ranks
-from tests.ranks import Numbered, Recorder, fit, make_loader, make_trainer, weights
+from tests.ranks import Numbered, Recorder, fit, make_loader, make_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -73,26 +75,6 @@ def test_killed_rank_ends_the_others_with_a_typed_error() -> None:
     assert "PeerLost: Ranks [1] did not agree to average" in ranks[0].output
 
 
-class Signalled(Callback):
-    """Sends SIGTERM to its own process, on one rank only."""
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_rank == 1 and trainer.fit_loop.epoch_loop.batch_idx == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def stop_by_signal() -> None:
-    _, model = fit(2, size=4000, delays_ms=(2.0, 8.0), callbacks=[Signalled()])
-    print(weights(model))
-
-
-def test_sigterm_to_one_rank_ends_all_at_the_next_event() -> None:
-    """Ranks agree on the signal; none trains on and none hangs."""
-    ranks = run_ranks(stop_by_signal, world_size=2, timeout_s=WITHIN_S, check=False)
-    assert all("SIGTERM" in rank.output or rank.value is None for rank in ranks)
-    assert not any("RankFailed" in rank.output for rank in ranks)
-
-
 class AsksToStop(Callback):
     """Sets `should_stop` on one rank only."""
 
@@ -110,6 +92,25 @@ def test_stop_on_one_rank_stops_all_together() -> None:
     """All ranks leave at the same event, long before the end of the epoch."""
     first, second = (rank.value for rank in run_ranks(stop_early, world_size=2))
     assert first == second < 200
+
+
+def fill_the_disk(folder: str) -> None:
+    if int(os.environ["RANK"]) == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))  # bytes in a file
+    model = Recorder((1.0, 4.0))
+    model.large = torch.nn.Linear(100, 100)
+    saver = ModelCheckpoint(folder, every_n_train_steps=20)
+    fit(2, model=model, callbacks=[saver], enable_checkpointing=True)
+
+
+def test_checkpoint_that_cannot_be_written_ends_all_ranks(tmp_path: Path) -> None:
+    """Only rank 0 writes; the others would wait for it."""
+    ranks = run_ranks(
+        fill_the_disk, world_size=2, timeout_s=WITHIN_S, check=False, folder=str(tmp_path)
+    )
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "OSError: [Errno 27] File too large" in ranks[0].output
+    assert "Rank 0 failed with an error when it saved a checkpoint" in ranks[1].output
 
 
 THREADS = """

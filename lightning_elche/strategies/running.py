@@ -1,0 +1,130 @@
+"""A strategy that has a run: what can be asked of it, and what checkpoints hold of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from lightning_elche.exceptions import RankFailed
+from lightning_elche.loops.alignment import Phase
+from lightning_elche.loops.checkpoint_state import RunState, resume_on_one_device
+from lightning_elche.strategies.guarded import GuardedStrategy
+
+if TYPE_CHECKING:
+    from lightning_elche.control.epoch_metrics import EpochMetrics
+    from lightning_elche.data.epoch_progress import EpochProgress
+    from lightning_elche.loops.run import Run
+    from lightning_elche.loops.step_actions import StepActions
+
+__all__ = ["RunningStrategy"]
+
+
+class RunningStrategy(GuardedStrategy):
+    """Keeps the run of the present `fit`, and its state from one `fit` or process to the next.
+
+    Args:
+        **options: As of `GuardedStrategy`.
+    """
+
+    _run: Run | None = None
+    _actions: StepActions | None = None
+    _restored: RunState | None = None
+    _first_step = 0
+    _progress: EpochProgress | None = None  # of an epoch that one device goes on with
+    _epoch_metrics: EpochMetrics | None = None
+
+    @property
+    def run(self) -> Run:
+        """The present fit on several ranks."""
+        if self._run is None:
+            raise RuntimeError("`run` exists only during `Trainer.fit` with several devices.")
+        return self._run
+
+    @property
+    def actions(self) -> StepActions:
+        """What callbacks do at steps of the present fit."""
+        assert self._actions is not None
+        return self._actions
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a fit on several ranks is under way."""
+        return self._run is not None and self._run.is_started
+
+    @property
+    def epoch_metrics(self) -> EpochMetrics | None:
+        """The metrics of the last complete epoch; `None` before, and with one device."""
+        return self._epoch_metrics
+
+    def state(self) -> dict[str, object]:
+        """Return what this rank knows of the run at present; JSON-serialisable."""
+        return self.run.rounds.describe()
+
+    def explain(self, last: int = 5) -> str:
+        """Return why the last averaging events of this `fit` happened when they did.
+
+        Args:
+            last: How many of them, at most 100.
+        """
+        return "\n".join(list(self.run.explanations)[-last:])
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps of all ranks at the last averaging event."""
+        if self.is_running:
+            return self.run.rounds.global_step
+        return self._restored["rounds"]["global_step"] if self._restored else 0
+
+    def close_epoch(self) -> None:
+        """Gather the metrics of the epoch; every rank calls this after its last event."""
+        self._epoch_metrics = self.run.rounds.close_epoch()
+
+    # Checkpoints
+
+    def checkpoint_state(self, *, epoch_steps: int) -> RunState | None:
+        """Return what a checkpoint holds of the run, or of the last one.
+
+        Args:
+            epoch_steps: As of `Run.state_dict`.
+        """
+        if self.is_running:
+            self._restored = self.run.state_dict(epoch_steps=epoch_steps)
+        return self._restored
+
+    def load_state_dict(self, state: RunState | None) -> None:
+        """Continue from what a checkpoint holds of a run; `None`: from one of another strategy."""
+        self._restored = state
+        if self.is_running:
+            self._continue()
+
+    def _continue(self) -> None:
+        if self._restored is not None:
+            self.run.load_state_dict(self._restored)
+        else:
+            self.run.rounds.global_step = self._first_step
+
+    @override
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        self._first_step = checkpoint.get("global_step", 0)
+        if self._is_alone:
+            self._progress = resume_on_one_device(checkpoint)
+        return checkpoint
+
+    @override
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_running or self._alignment.phase is Phase.FAILED:
+            super().save_checkpoint(*args, **kwargs)
+            return
+        error: Exception | None = None
+        try:
+            super().save_checkpoint(*args, **kwargs)
+        except Exception as err:
+            error = err
+        # Only the ranks that write can fail; the others would wait for them.
+        failed = self.run.rounds.agree_any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise RankFailed(0, "an error when it saved a checkpoint")
