@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +15,6 @@ from lightning_elche.testing import run_ranks
 from tests.ranks import Numbered, Recorder, fit, make_loader, make_trainer, weights
 
 pytestmark = pytest.mark.slow
-
-SCRIPT = """
-import sys
-from tests.ranks import Recorder, make_loader, make_trainer
-
-if __name__ == "__main__":
-    trainer = make_trainer(2, strategy=sys.argv[1])
-    trainer.fit(Recorder((1.0, 4.0)), make_loader(200))
-    sys.stdout.write(f"steps {trainer.global_step}\\n")
-"""
-
-
-@pytest.mark.parametrize("strategy", ["elche", "elche_spawn"])
-def test_trainer_launches_the_ranks_by_name(strategy: str, tmp_path: Path) -> None:
-    """`strategy="elche"` starts both ranks from one command."""
-    script = tmp_path / "train.py"
-    script.write_text("import lightning_elche\n" + SCRIPT)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, str(script), strategy],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    # A spawned rank leaves the parent's Trainer without its step count, as in stock Lightning.
-    assert done.stdout.count("steps 50") == (2 if strategy == "elche" else 0)
-
-
-CLI = """
-import sys
-
-from lightning.pytorch.cli import LightningCLI
-from tests.ranks import Recorder, make_loader
-
-
-class Model(Recorder):
-    def __init__(self) -> None:
-        super().__init__((1.0, 4.0))
-
-    def train_dataloader(self):
-        return make_loader(200)
-
-
-if __name__ == "__main__":
-    cli = LightningCLI(Model, save_config_callback=None)
-    config = cli.trainer.strategy._config.cadence
-    sys.stdout.write(f"steps {cli.trainer.global_step} anchor {config.anchor}\\n")
-"""
-
-
-def test_cli_builds_the_strategy_from_a_config(tmp_path: Path) -> None:
-    """A class path and nested options in YAML reach the strategy."""
-    script = tmp_path / "cli.py"
-    script.write_text(CLI)
-    config = tmp_path / "config.yaml"
-    config.write_text(
-        "trainer:\n  accelerator: cpu\n  devices: 2\n  max_epochs: 1\n  logger: false\n"
-        "  enable_checkpointing: false\n  enable_progress_bar: false\n  limit_val_batches: 0\n"
-        "  strategy:\n    class_path: lightning_elche.ElCheStrategy\n    init_args:\n"
-        "      timeout_s: 60\n      cadence:\n        anchor: 3\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), "fit", "--config", str(config)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("steps 50 anchor 3") == 2
 
 
 class CountsValidations(Callback):
@@ -149,7 +72,7 @@ def train_in_two_parts(folder: str, split: bool) -> dict[str, Any]:
     return {
         "step": trainer.global_step,
         "ids": model.ids,
-        "events": strategy._restored["controller"]["index"],
+        "events": strategy._restored["rounds"]["controller"]["index"],
         "weights": weights(model),
     }
 
@@ -165,32 +88,6 @@ def test_training_resumes_after_a_whole_epoch(tmp_path: Path) -> None:
     assert list(first["ids"]) == [2]
     assert first["events"] > 2
     assert torch.equal(first["weights"]["layers.0.weight"], second["weights"]["layers.0.weight"])
-
-
-def resume_mid_epoch(folder: str) -> None:
-    checkpoint = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
-    options: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [checkpoint]}
-    fit(2, size=400, val_size=16, val_check_interval=0.3, max_steps=60, **options)
-    loaders = make_loader(400), DataLoader(Numbered(16), batch_size=4)
-    path = str(Path(folder) / "last.ckpt")
-    make_trainer(2).fit(Recorder(), *loaders, ckpt_path=path)
-
-
-def test_resuming_within_an_epoch_is_refused(tmp_path: Path) -> None:
-    """Samples would be seen twice or not at all; the message says how to save instead."""
-    ranks = run_ranks(resume_mid_epoch, world_size=2, check=False, folder=str(tmp_path))
-    assert all(rank.returncode for rank in ranks)
-    assert "`ckpt_path` must be a checkpoint from the end of an epoch" in ranks[0].output
-
-
-def validate_by_time() -> None:
-    fit(2, val_size=16, val_check_interval="00:00:00:01")
-
-
-def test_validation_by_the_clock_is_refused() -> None:
-    """The message says what is possible."""
-    ranks = run_ranks(validate_by_time, world_size=2, check=False)
-    assert "`val_check_interval` must be a number of batches" in ranks[0].output
 
 
 def fit_twice() -> tuple[int, int]:

@@ -1,0 +1,114 @@
+"""Starting the ranks: by Lightning's launchers, torchrun and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import sys
+
+import lightning_elche
+from tests.ranks import Recorder, make_loader, make_trainer
+
+if __name__ == "__main__":
+    trainer = make_trainer(2, strategy=sys.argv[1])
+    trainer.fit(Recorder((1.0, 4.0)), make_loader(200))
+    sys.stdout.write(f"steps {trainer.global_step}\\n")
+"""
+
+
+def run(*command: str) -> str:
+    """Run Python with these arguments and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("strategy", ["elche", "elche_spawn", "elche_fork"])
+def test_trainer_launches_the_ranks_by_name(strategy: str, tmp_path: Path) -> None:
+    """`strategy="elche"` starts both ranks from one command."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    # A spawned rank leaves the parent's Trainer without its step count, as in stock Lightning.
+    expected = 2 if strategy == "elche" else 0
+    assert run(str(script), strategy).count("steps 50") == expected
+
+
+def test_torchrun_launches_the_ranks(tmp_path: Path) -> None:
+    """The Trainer starts nothing by itself then."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    assert run(*torchrun, str(script), "elche").count("steps 50") == 2
+
+
+CLI = """
+import sys
+
+from lightning.pytorch.cli import LightningCLI
+from tests.ranks import Recorder, make_loader
+
+
+class Model(Recorder):
+    def __init__(self) -> None:
+        super().__init__((1.0, 4.0))
+
+    def train_dataloader(self):
+        return make_loader(200)
+
+
+if __name__ == "__main__":
+    cli = LightningCLI(Model, save_config_callback=None, seed_everything_default=7)
+    config = cli.trainer.strategy._config.cadence
+    sys.stdout.write(f"steps {cli.trainer.global_step} anchor {config.anchor}\\n")
+"""
+
+CONFIG = """
+trainer:
+  accelerator: cpu
+  devices: 2
+  max_epochs: 1
+  logger: false
+  enable_progress_bar: false
+  limit_val_batches: 0
+  strategy:
+    class_path: lightning_elche.ElCheStrategy
+    init_args:
+      timeout_s: 60
+      cadence:
+        anchor: 3
+  callbacks:
+    class_path: lightning.pytorch.callbacks.ModelCheckpoint
+    init_args:
+      dirpath: FOLDER
+      filename: "{step}"
+      every_n_train_steps: 20
+      save_top_k: -1
+"""
+
+
+def test_cli_builds_the_strategy_and_resumes_within_an_epoch(tmp_path: Path) -> None:
+    """A class path and nested options in YAML reach it, and so does `--ckpt_path`."""
+    script, config = tmp_path / "cli.py", tmp_path / "config.yaml"
+    script.write_text(CLI)
+    config.write_text(CONFIG.replace("FOLDER", str(tmp_path)))
+    fit = (str(script), "fit", "--config", str(config))
+    assert run(*fit).count("steps 50 anchor 3") == 2
+    first = min(tmp_path.glob("step=*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
+    assert 20 <= torch.load(first, weights_only=True)["global_step"] < 50
+    assert run(*fit, "--ckpt_path", str(first)).count("steps 50 anchor 3") == 2
