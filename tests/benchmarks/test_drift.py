@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
 import pytest
 from bench import Bench, Run
-from cpu_group import can_limit
 from drift import Drift, drifting, evened, moments_of, time_shares
 from plans import Plan
-
-from tests.benchmarks.marks import needs_two_cores
-from tests.examples.script import run_script
 
 
 def test_each_quota_gets_the_same_part_after_the_warm_up() -> None:
@@ -96,17 +91,3 @@ def test_the_slow_rank_alone_is_measured_at_each_quota(
     plan = Plan(name="solo slow", mode="solo", ranks=(1,), batches=(8,))
     run = drift.measure(bench, plan, {})
     assert (run["samples_per_s"], run["samples_per_s_at"]) == (30_000.0, [50_000.0, 10_000.0])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@needs_two_cores
-@pytest.mark.skipif(not can_limit(), reason="needs control groups")
-def test_a_short_run_tells_which_quota_had_which_part(tmp_path: Path) -> None:
-    """The table is there, and the parts of each row are all of its time."""
-    short = ["--quota", "0.5", "--drift", "0.25", "--repeats", "1", "--seconds", "2"]
-    modes = ["--modes", "elche", "--json", "all.json"]
-    finished = run_script("benchmarks/hetero.py", *short, *modes, folder=tmp_path)
-    assert (finished.code, finished.stderr) == (0, ""), finished.stdout
-    (result,) = json.loads((tmp_path / "all.json").read_text())
-    assert sum(result["repeats"][0]["elche"]["quota_shares"]) == pytest.approx(1.0)
