@@ -72,6 +72,11 @@ class ElCheFitLoop(FitLoop):
             # `process_dataloader` of the strategy takes the limits over if it deals the batches:
             # the loop would apply them to this rank's share, and refuses some without a length.
             super().setup_data()
+        except BaseException:
+            self._data_fetcher = (
+                None  # the clean-up would ask it for its length, and hide the error
+            )
+            raise
         finally:
             trainer.limit_train_batches = limit
             if interval is not None:
