@@ -1,4 +1,4 @@
-"""Signals at random moments of a run: nothing hangs, and no work is lost.
+"""Signals and errors at random moments of a run: nothing hangs, and no work is lost.
 
 `pytest -m soak tests/strategies/test_kill.py` makes 100 runs, or `ELCHE_KILL_RUNS`.
 """
@@ -50,16 +50,30 @@ class Killed(Callback):
         self.timer.cancel()
 
 
+class Raises(Callback):
+    """Raises an error after some batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.batch -= 1
+        if self.batch == 0:
+            raise ArithmeticError("on purpose")
+
+
 def be_killed(folder: str, seed: int) -> int:
     rng = random.Random(seed)
     world_size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     options = rng.choice(OPTIONS)
     delays_ms = [rng.uniform(0.5, 8.0) for _ in range(world_size)]
-    signum = rng.choice([signal.SIGTERM, signal.SIGINT])
+    signum = rng.choice([signal.SIGTERM, signal.SIGINT, None])
     delay_s = rng.uniform(0.0, 1.5)
     victims = rng.sample(range(world_size), rng.randint(1, world_size))
     callbacks: list[Callback] = [ModelCheckpoint(folder, every_n_train_steps=30)]
-    if rank in victims:
+    if signum is None and rank == victims[0]:
+        callbacks.append(Raises(rng.randint(1, 80)))
+    elif signum is not None and rank in victims:
         callbacks.append(Killed(signum, delay_s))
     trainer, _ = fit(
         world_size,
@@ -76,7 +90,7 @@ def be_killed(folder: str, seed: int) -> int:
 
 
 @pytest.mark.timeout(60 + RUNS * WITHIN_S)
-def test_signals_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+def test_ends_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     """All ranks end alike within 30 s, and a checkpoint holds all that was trained."""
     ends: Counter[int] = Counter()
     for seed in range(RUNS):
@@ -94,7 +108,8 @@ def test_signals_at_random_moments_lose_nothing(tmp_path: Path) -> None:
         outputs = "\n".join(rank.output for rank in ranks)
         assert len(codes) == 1, (seed, codes, outputs)
         (code,) = codes
-        assert code in (0, 130, 143), (seed, code, outputs)
+        assert code in (0, 1, 130, 143), (seed, code, outputs)
+        assert code != 1 or "ArithmeticError: on purpose" in outputs, (seed, outputs)
         ends[code] += 1
         if code:
             check(folder / "last-stopped.ckpt")
