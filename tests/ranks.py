@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,14 +30,17 @@ class Numbered(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Recorder(LightningModule):
-    """A small network that remembers the samples it saw; rank r takes `delays_ms[r]` per step."""
+    """A small network that remembers the samples it saw; rank r takes `delays_ms[r]` per step.
+
+    `ELCHE_DELAYS_SEED` in the environment draws other delays, for tests that hold for any.
+    """
 
     def __init__(self, delays_ms: Sequence[float] = (0.0,)) -> None:
         super().__init__()
         self.layers = torch.nn.Sequential(
             torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
         )
-        self.delays_ms = delays_ms
+        self.delays_ms = delays_of(os.environ.get("ELCHE_DELAYS_SEED")) or delays_ms
         self.ids: dict[int, list[int]] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -54,6 +58,11 @@ class Recorder(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def delays_of(seed: str | None) -> Sequence[float]:
+    draw = random.Random(seed).uniform
+    return [draw(1.0, 6.0) for _ in range(4)] if seed else ()
 
 
 def make_loader(size: int, *, batch_size: int = 4, **options: Any) -> DataLoader[Any]:

@@ -10,7 +10,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,14 @@ class Bench:
         world_size: Number of ranks.
         delays_ms: What a step of each rank takes.
         folder: For the files of the recipe, common to all ranks.
-        strategy: Options of the strategy.
     """
 
     world_size: int
     delays_ms: tuple[float, ...]
     folder: Path
-    strategy: dict[str, Any] = field(default_factory=dict)
 
     def trainer(self, **options: Any) -> Trainer:
-        strategy = ElCheStrategy(timeout_s=20.0, **self.strategy)
+        strategy = ElCheStrategy(timeout_s=20.0)
         defaults = {"strategy": strategy, "default_root_dir": self.folder}
         return make_trainer(self.world_size, **{**defaults, **options})
 
@@ -100,7 +98,7 @@ def recipe(function: Callable[[Bench], dict[str, Any]]) -> Callable[[Bench], dic
     return function
 
 
-def run_recipes(folder: str, names: list[str], seed: int, strategy: dict[str, Any]) -> Any:
+def run_recipes(folder: str, names: list[str], seed: int) -> dict[str, dict[str, Any]]:
     """Run recipes one after the other, on every rank; an error is the outcome of its recipe."""
     warnings.simplefilter("ignore")
     world_size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
@@ -109,7 +107,7 @@ def run_recipes(folder: str, names: list[str], seed: int, strategy: dict[str, An
     for name in names:
         slow = [delays.uniform(1.0, 6.0) for _ in range(world_size)] if seed else [1.0, 4.0, 2.0]
         seed_everything(7, verbose=False)
-        bench = Bench(world_size, tuple(slow), Path(folder) / name, strategy)
+        bench = Bench(world_size, tuple(slow), Path(folder) / name)
         print(f"--- {name} on rank {rank}", flush=True)
         try:
             outcomes[name] = RECIPES[name](bench)

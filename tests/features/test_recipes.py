@@ -22,7 +22,7 @@ from tests.features.recipes import RECIPES, SIZE, run_recipes
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Outcomes = list[dict[str, Any]]
-SEED = int(os.environ.get("ELCHE_DELAYS_SEED", "0"))
+SEED = int(os.environ.get("ELCHE_DELAYS_SEED") or 0)
 BATCHES = SIZE // 4
 NEEDS = {
     "tensorboard_logger": importlib.util.find_spec("tensorboardX"),
@@ -35,8 +35,15 @@ PRESENT = [name for name in RECIPES if NEEDS.get(name, True)]
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Return the outcome of every recipe, by name, on every rank."""
     folder = tmp_path_factory.mktemp("recipes")
-    arguments = {"folder": str(folder), "names": PRESENT, "seed": SEED, "strategy": {}}
-    results = run_ranks(run_recipes, world_size=request.param, timeout_s=250.0, **arguments)
+    results = run_ranks(
+        run_recipes,
+        world_size=request.param,
+        timeout_s=250.0,
+        env={"ELCHE_DELAYS_SEED": ""},  # each recipe draws its own
+        folder=str(folder),
+        names=PRESENT,
+        seed=SEED,
+    )
     return [result.value for result in results]
 
 
