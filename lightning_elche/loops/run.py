@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
 from lightning_elche.control.guard import GuardAction
@@ -97,19 +98,10 @@ class Run:
             node=node_rank if config.group == "node" else None,
         )
         self.last_words = LastWords(self._store, self._collectives, alignment, node_rank=node_rank)
-        world_size = self._collectives.world_size
         chunks = config.chunks
         if not config.may_run_ahead:
             chunks = replace(chunks, lookahead_epochs=0)
-        controller = Controller(
-            world_size,
-            cadence=config.cadence,
-            guard=config.guard,
-            policy=config.policy,
-            chunks=chunks,
-            nodes=self._collectives.nodes,
-        )
-        self._controller = controller
+        self._controller = controller = self._controller_of(config, chunks)
         self._rounds: Rounds | None = None
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
         self._has_warned = False
@@ -125,6 +117,16 @@ class Run:
             may_open=may_open,
         )
         destroy_groups_at_exit()
+
+    def _controller_of(self, config: RunConfig, chunks: ChunkConfig) -> Controller:
+        return Controller(
+            self._collectives.world_size,
+            cadence=config.cadence,
+            guard=config.guard,
+            policy=config.policy,
+            chunks=chunks,
+            nodes=self._collectives.nodes,
+        )
 
     @property
     def is_started(self) -> bool:
