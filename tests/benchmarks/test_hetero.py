@@ -86,14 +86,18 @@ def test_the_model_of_the_cpu_is_found(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 @needs_two_cores
 def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
-    """Solo speeds and both strategies are measured, and the parts of a row are all its time."""
-    short = ["--repeats", "1", "--seconds", "1", "--modes", "ddp", "elche", "--json", "all.json"]
+    """All rows that need no further package, and the parts of a row are all its time."""
+    modes = ["ddp", "elche", "join", "averager"]
+    short = ["--repeats", "1", "--seconds", "1", "--modes", *modes, "--json", "all.json"]
     drift = ["--quota", "0.5", "--drift", "0.25"] if can_limit() else []
     finished = run_script("benchmarks/hetero.py", *short, *drift, folder=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert "both, ElCheStrategy" in finished.stdout
     (result,) = json.loads((tmp_path / "all.json").read_text())
-    assert set(result["repeats"][0]) == {"solo fast", "solo slow", "side by side", "ddp", "elche"}
+    assert set(result["repeats"][0]) == {"solo fast", "solo slow", "side by side", *modes}
+    for mode in modes:
+        run = result["repeats"][0][mode]
+        assert run["samples_per_s"] == pytest.approx(run["samples"] / run["seconds"])
     row = result["repeats"][0]["elche"]
     assert sum(row["details"]["share"]) == pytest.approx(1.0)
     assert not drift or sum(row["quota_shares"]) == pytest.approx(1.0)

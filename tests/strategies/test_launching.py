@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_elche.testing import run_ranks
+from tests.ranks import fit
 
 pytestmark = pytest.mark.slow
 
@@ -39,14 +43,15 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("strategy", ["elche", "elche_spawn", "elche_fork"])
-def test_trainer_launches_the_ranks_by_name(strategy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("elche", 2), ("elche_spawn", 0), ("elche_fork", 0)]
+)
+def test_trainer_launches_the_ranks_by_name(strategy: str, told: int, tmp_path: Path) -> None:
     """`strategy="elche"` starts both ranks from one command."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     # A spawned rank leaves the parent's Trainer without its step count, as in stock Lightning.
-    expected = 2 if strategy == "elche" else 0
-    assert run(str(script), strategy).count("steps 50") == expected
+    assert run(str(script), strategy).count("steps 50") == told
 
 
 def test_torchrun_launches_the_ranks(tmp_path: Path) -> None:
@@ -84,6 +89,7 @@ trainer:
   devices: 2
   max_epochs: 1
   logger: false
+  enable_checkpointing: false
   enable_progress_bar: false
   limit_val_batches: 0
   strategy:
@@ -92,23 +98,21 @@ trainer:
       timeout_s: 60
       cadence:
         anchor: 3
-  callbacks:
-    class_path: lightning.pytorch.callbacks.ModelCheckpoint
-    init_args:
-      dirpath: FOLDER
-      filename: "{step}"
-      every_n_train_steps: 20
-      save_top_k: -1
 """
+
+
+def save_within_an_epoch(folder: str) -> None:
+    saver = ModelCheckpoint(folder, every_n_train_steps=20, save_top_k=-1, filename="{step}")
+    fit(2, delays_ms=(1.0, 4.0), callbacks=[saver], enable_checkpointing=True)
 
 
 def test_cli_builds_the_strategy_and_resumes_within_an_epoch(tmp_path: Path) -> None:
     """A class path and nested options in YAML reach it, and so does `--ckpt_path`."""
     script, config = tmp_path / "cli.py", tmp_path / "config.yaml"
     script.write_text(CLI)
-    config.write_text(CONFIG.replace("FOLDER", str(tmp_path)))
-    fit = (str(script), "fit", "--config", str(config))
-    assert run(*fit).count("steps 50 anchor 3") == 2
+    config.write_text(CONFIG)
+    run_ranks(save_within_an_epoch, world_size=2, folder=str(tmp_path))
     first = min(tmp_path.glob("step=*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
     assert 20 <= torch.load(first, weights_only=True)["global_step"] < 50
-    assert run(*fit, "--ckpt_path", str(first)).count("steps 50 anchor 3") == 2
+    resume = (str(script), "fit", "--config", str(config), "--ckpt_path", str(first))
+    assert run(*resume).count("steps 50 anchor 3") == 2
