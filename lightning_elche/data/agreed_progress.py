@@ -29,7 +29,7 @@ def gather_progress(dealer: Dealer, collectives: Collectives, *, steps: int) -> 
     return EpochProgress(
         epoch=dealer.epoch,
         total=dealer.total,
-        digest=dealer.digest(),
+        digest=dealer.digest,
         trained=ranges_of(without(dealer.total, untrained)),
         ahead=ranges_of(ahead),
         steps=steps,

@@ -122,9 +122,10 @@ class Dealer:
         """Index of the epoch that is being dealt."""
         return self._opened().epoch
 
+    @property
     def digest(self) -> str:
-        """Return a name for the list of this epoch's batches."""
-        return self._opened().digest(self.total)
+        """Names the list of this epoch's batches."""
+        return self._opened().digest
 
     def is_open(self, epoch: int) -> bool:
         """Return whether `epoch` is the one being dealt."""
@@ -170,9 +171,10 @@ class Dealer:
         books, index = self._in_flight.popleft()
         batch = books.batches[index]
         samples = len(batch) if isinstance(batch, Sequence) else 1
-        if books is not self._present:
+        is_ahead = books is not self._present
+        if is_ahead:
             books.trained_ahead.append(index)
-        return Consumed(samples, is_ahead=books is not self._present)
+        return Consumed(samples, is_ahead=is_ahead)
 
     def _source(self, batches_of: Callable[[int], Iterable[Any]] | None) -> EpochBooks | None:
         """Return the books with the batch to be given out, `None` if there is none."""
@@ -216,7 +218,7 @@ class Dealer:
         restored = self._restored
         if restored is None or restored["epoch"] != present.epoch:
             return
-        if restored["digest"] != present.digest(restored["total"]):
+        if restored["digest"] != present.digest_of(restored["total"]):
             raise ValueError(
                 f"`ckpt_path` was saved within epoch {present.epoch}, but the sampler yields other "
                 "batches in it than then, so that nobody knows which were trained. Use the same "

@@ -72,6 +72,7 @@ class EpochBooks:
         self._name = name or str(epoch)
         world_size = len(plan.local_steps)
         require_batches(self.total, world_size)
+        self.digest = self.digest_of(self.total)
         self._compare()
         self._order = without(self.total, trained)
         self._pool: StorePool | None = None
@@ -159,7 +160,7 @@ class EpochBooks:
         start = sum(sizes[: self._rank]) + self._rank  # one batch each on top of the weighted part
         return range(start, start + sizes[self._rank] + 1)
 
-    def digest(self, total: int) -> str:
+    def digest_of(self, total: int) -> str:
         """Return a name for the list of the first `total` batches."""
         digest = hashlib.sha256()
         for batch in self.batches[:total]:
@@ -167,8 +168,8 @@ class EpochBooks:
         return digest.hexdigest()
 
     def _compare(self) -> None:
-        own = self.digest(self.total)
-        if self._store.first_value(f"batches/{self._name}", own) != own:
+        first = self._store.first_value(f"batches/{self._name}", self.digest)
+        if first != self.digest:
             raise RankMismatch(
                 "data",
                 f"Ranks must see the same batches in epoch {self.epoch}, but the samplers of rank "
