@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -105,11 +106,7 @@ class ControlStore:
 
         It may host the store, which ends with it.
         """
-        known = self.add(KNOWN_KEY, 1)
-        deadline = self._clock() + KNOWN_S
-        while rank == 0 and known < world_size and self._clock() < deadline:
-            time.sleep(CHECK_PERIOD_S / 10)
-            known = self.add(KNOWN_KEY, 0)
+        self._count_up(KNOWN_KEY, world_size if rank == 0 else 0, period_s=CHECK_PERIOD_S / 10)
 
     @property
     def is_hurried(self) -> bool:
@@ -124,14 +121,17 @@ class ControlStore:
 
     def wait_until_all_leave(self, *, world_size: int) -> None:
         """Wait, up to 5 seconds, for all ranks to call this: none needs a connection then."""
+        # A store that does not answer has ended with rank 0, which has seen all others leave.
+        with contextlib.suppress(PeerLost):
+            self._count_up(LEFT_KEY, world_size, period_s=LEAVE_PERIOD_S)
+
+    def _count_up(self, key: str, count: int, *, period_s: float) -> None:
+        """Add 1 to a counter, and wait up to 5 seconds for it to reach `count`."""
         deadline = self._clock() + KNOWN_S
-        try:
-            left = self.add(LEFT_KEY, 1)
-            while left < world_size and self._clock() < deadline:
-                time.sleep(LEAVE_PERIOD_S)
-                left = self.add(LEFT_KEY, 0)
-        except PeerLost:
-            pass  # rank 0 hosts the store, and has seen all others leave
+        present = self.add(key, 1)
+        while present < count and self._clock() < deadline:
+            time.sleep(period_s)
+            present = self.add(key, 0)
 
     def raise_if_failed(self, *, at_once: bool = False) -> None:
         """Raise if a rank has posted a failure; take notice if one is in a hurry.
