@@ -60,6 +60,41 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
+class Fails(Recorder):
+    """Raises on one rank after a few steps, and spoils its parameters before."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__((2.0, 8.0))
+        self.failing_rank = rank
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.global_rank == self.failing_rank and batch_idx == 5:
+            self.layers[0].weight.data.fill_(torch.nan)
+            raise ArithmeticError("a spoiled batch")
+        return super().training_step(batch, batch_idx)
+
+
+class TwoOptimizers(Recorder):
+    """Manual optimization with two optimizers, stepped in turn."""
+
+    def __init__(self, delays_ms: Sequence[float] = (1.0, 3.0)) -> None:
+        super().__init__(delays_ms)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        first, second = self.layers[0].parameters(), self.layers[3].parameters()
+        return [torch.optim.SGD(first, lr=0.01), torch.optim.SGD(second, lr=0.01)]
+
+
 def delays_of(seed: str | None) -> Sequence[float]:
     draw = random.Random(seed).uniform
     return [draw(1.0, 6.0) for _ in range(4)] if seed else ()

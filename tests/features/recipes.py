@@ -42,7 +42,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
 from lightning_elche import ElCheStrategy
-from tests.ranks import Numbered, Recorder, make_loader, make_trainer
+from tests.ranks import Numbered, Recorder, TwoOptimizers, make_loader, make_trainer
 
 SIZE = 160  # samples of an epoch, 40 batches
 RECIPES: dict[str, Callable[[Bench], dict[str, Any]]] = {}
@@ -492,25 +492,6 @@ def precision_64(bench: Bench) -> dict[str, Any]:
 @recipe
 def manual_optimization(bench: Bench) -> dict[str, Any]:
     return bench.fit(TwoOptimizers(bench.delays_ms))
-
-
-class TwoOptimizers(Recorder):
-    def __init__(self, delays_ms: Any) -> None:
-        super().__init__(delays_ms)
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        loss = super().training_step(batch, batch_idx)
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-        self.manual_backward(loss)
-        for optimizer in self.optimizers():
-            optimizer.step()
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        first, second = self.layers[0].parameters(), self.layers[3].parameters()
-        return [torch.optim.SGD(first, lr=0.01), torch.optim.SGD(second, lr=0.01)]
 
 
 class OddParameters(Recorder):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,24 +16,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche import ElCheStrategy
 from lightning_elche.testing import RankResult, run_ranks
-from tests.ranks import Numbered, Recorder, fit, make_loader, make_trainer
+from tests.examples.script import run_script
+from tests.ranks import Fails, Numbered, Recorder, fit, make_loader, make_trainer
 
 pytestmark = pytest.mark.slow
 
 WITHIN_S = 30.0
-
-
-class Fails(Recorder):
-    """Raises on one rank after a few steps."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__((2.0, 8.0))
-        self.failing_rank = rank
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_rank == self.failing_rank and batch_idx == 5:
-            raise ArithmeticError("a spoiled batch")
-        return super().training_step(batch, batch_idx)
 
 
 def fail_on(rank: int) -> None:
@@ -135,17 +121,9 @@ def test_no_thread_of_gloo_outlives_the_groups(tmp_path: Path) -> None:
     """One that lets go of a tensor while the interpreter is torn down aborts the process."""
     script = tmp_path / "train.py"
     script.write_text(THREADS)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("threads of gloo: []\n") == 2
+    finished = run_script(str(script), folder=tmp_path)
+    assert finished.code == 0, finished.stderr
+    assert finished.stdout.count("threads of gloo: []\n") == 2
 
 
 def different_models() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche.testing import run_ranks
+from tests.examples.script import run_script
 from tests.ranks import fit
 
 pytestmark = pytest.mark.slow
@@ -29,18 +28,11 @@ if __name__ == "__main__":
 """
 
 
-def run(*command: str) -> str:
-    """Run Python with these arguments and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(script: Path, *arguments: str) -> str:
+    """Run a script with these arguments and return what it printed."""
+    finished = run_script(str(script), *arguments, folder=script.parent, timeout_s=100.0)
+    assert finished.code == 0, finished.stderr
+    return finished.stdout
 
 
 @pytest.mark.parametrize(
@@ -51,15 +43,18 @@ def test_trainer_launches_the_ranks_by_name(strategy: str, told: int, tmp_path: 
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     # A spawned rank leaves the parent's Trainer without its step count, as in stock Lightning.
-    assert run(str(script), strategy).count("steps 50") == told
+    assert run(script, strategy).count("steps 50") == told
 
 
 def test_torchrun_launches_the_ranks(tmp_path: Path) -> None:
     """The Trainer starts nothing by itself then."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
-    assert run(*torchrun, str(script), "elche").count("steps 50") == 2
+    torchrun = Path(sys.executable).with_name("torchrun")
+    printed = run_script(
+        str(torchrun), "--nproc-per-node", "2", str(script), "elche", folder=tmp_path
+    )
+    assert (printed.code, printed.stdout.count("steps 50")) == (0, 2), printed.stderr
 
 
 CLI = """
@@ -114,5 +109,5 @@ def test_cli_builds_the_strategy_and_resumes_within_an_epoch(tmp_path: Path) -> 
     run_ranks(save_within_an_epoch, world_size=2, folder=str(tmp_path))
     first = min(tmp_path.glob("step=*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
     assert 20 <= torch.load(first, weights_only=True)["global_step"] < 50
-    resume = (str(script), "fit", "--config", str(config), "--ckpt_path", str(first))
-    assert run(*resume).count("steps 50 anchor 3") == 2
+    resume = ("fit", "--config", str(config), "--ckpt_path", str(first))
+    assert run(script, *resume).count("steps 50 anchor 3") == 2

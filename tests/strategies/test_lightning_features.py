@@ -12,7 +12,15 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lightning_elche.testing import run_ranks
-from tests.ranks import Numbered, Recorder, fit, make_loader, make_trainer, weights
+from tests.ranks import (
+    Numbered,
+    Recorder,
+    TwoOptimizers,
+    fit,
+    make_loader,
+    make_trainer,
+    weights,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -112,27 +120,6 @@ def test_validate_after_fit_gives_all_ranks_the_same_metric() -> None:
     """`trainer.validate` works as with DDP."""
     first, second = (rank.value for rank in run_ranks(evaluate, world_size=2))
     assert first == second
-
-
-class TwoOptimizers(Recorder):
-    """Manual optimization with two optimizers, stepped in turn."""
-
-    def __init__(self) -> None:
-        super().__init__((1.0, 3.0))
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        loss = super().training_step(batch, batch_idx)
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-        self.manual_backward(loss)
-        for optimizer in self.optimizers():
-            optimizer.step()
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        first, second = self.layers[0].parameters(), self.layers[3].parameters()
-        return [torch.optim.SGD(first, lr=0.01), torch.optim.SGD(second, lr=0.01)]
 
 
 def manual() -> tuple[list[int], torch.Tensor]:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche import ElCheStrategy
 from lightning_elche.testing import run_ranks
-from tests.ranks import Recorder, fit
+from tests.ranks import Fails, fit
 
 pytestmark = pytest.mark.slow
 
@@ -75,20 +75,6 @@ def check_stopped(folder: Path) -> None:
     data = saved["loops"]["fit_loop"]["epoch_loop.state_dict"]["elche"]["data"]
     trained = sum(stop - start for start, stop in data["trained"])
     assert trained + sum(stop - start for start, stop in data["ahead"]) == saved["global_step"] > 0
-
-
-class Fails(Recorder):
-    """Raises on one rank after a few steps, and spoils its parameters before."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__((2.0, 8.0))
-        self.failing_rank = rank
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_rank == self.failing_rank and batch_idx == 5:
-            self.layers[0].weight.data.fill_(torch.nan)
-            raise ArithmeticError("a spoiled batch")
-        return super().training_step(batch, batch_idx)
 
 
 def fail_on(folder: str, rank: int, backend: Any) -> None:
