@@ -29,7 +29,12 @@ class RunState(TypedDict):
 
 
 def with_agreed_progress(
-    state: dict[str, Any], *, global_step: int, epoch_batches: int, world_size: int
+    state: dict[str, Any],
+    *,
+    global_step: int,
+    epoch_batches: int,
+    world_size: int,
+    is_complete_for_others: bool = True,
 ) -> dict[str, Any]:
     """Return the state of the fit loop with the counts that DDP would have, had it done the work.
 
@@ -41,12 +46,14 @@ def with_agreed_progress(
         global_step: Optimizer steps of all ranks.
         epoch_batches: Batches that all ranks have trained in this epoch.
         world_size: Number of ranks. A complete epoch is one for any number of ranks.
+        is_complete_for_others: Whether no other rank has data left in this epoch.
     """
-    progress = {**state[BATCHES]}
-    trained = epoch_batches // (1 if progress["is_last_batch"] else world_size)
+    is_last_batch = state[BATCHES]["is_last_batch"] and is_complete_for_others
+    progress = {**state[BATCHES], "is_last_batch": is_last_batch}
+    trained = epoch_batches // (1 if is_last_batch else world_size)
     # After the last batch without a validation, stock loops save before the batch is complete, and
     # would train one batch more if it were.
-    open_batches = int(progress["is_last_batch"] and not state[VALIDATION]["is_last_batch"])
+    open_batches = int(is_last_batch and not state[VALIDATION]["is_last_batch"])
     for span in ("total", "current"):
         count = trained if span == "current" else progress[span]["processed"]
         counts = dict.fromkeys(progress[span], count)

@@ -93,6 +93,11 @@ class ElCheEpochLoop(TrainingEpochLoop):
         return strategy.run.rounds.epoch_batches if strategy.is_running else 0
 
     @property
+    def is_complete_for_others(self) -> bool:
+        """Whether no other rank had data left in this epoch at its last event, if there was one."""
+        return self._event is None or self._event.is_epoch_complete
+
+    @property
     def is_in_step(self) -> bool:
         """Whether a batch was fetched and is not trained yet."""
         current = self.batch_progress.current

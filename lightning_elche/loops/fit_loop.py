@@ -107,6 +107,7 @@ class ElCheFitLoop(FitLoop):
             global_step=strategy.global_step,
             epoch_batches=self.epoch_loop.epoch_batches,
             world_size=strategy.world_size,
+            is_complete_for_others=self.epoch_loop.is_complete_for_others,
         )
 
     @override

@@ -25,8 +25,8 @@ def state_of(*, is_last_batch: bool = False) -> dict[str, Any]:
     return state
 
 
-def agreed(state: dict[str, Any]) -> dict[str, Any]:
-    return with_agreed_progress(state, global_step=70, epoch_batches=41, world_size=2)
+def agreed(state: dict[str, Any], **options: bool) -> dict[str, Any]:
+    return with_agreed_progress(state, global_step=70, epoch_batches=41, world_size=2, **options)
 
 
 def test_steps_are_those_of_all_ranks() -> None:
@@ -49,6 +49,12 @@ def test_complete_epoch_is_one_for_any_number_of_ranks(is_validated: bool, compl
     state[VALIDATION]["is_last_batch"] = is_validated
     current = agreed(state)[BATCHES]["current"]
     assert (current["ready"], current["processed"], current["completed"]) == (41, 41, completed)
+
+
+def test_epoch_is_not_complete_while_other_ranks_have_data() -> None:
+    """Though the rank that saves has none."""
+    progress = agreed(state_of(is_last_batch=True), is_complete_for_others=False)[BATCHES]
+    assert (progress["is_last_batch"], progress["current"]["completed"]) == (False, 20)
 
 
 def test_given_state_is_left_alone() -> None:
