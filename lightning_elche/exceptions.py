@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["MisalignedCollective", "PeerLost", "RankFailed", "RankMismatch"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_elche.contracts.verdicts import Finding, Violation
+
+__all__ = [
+    "ContractError",
+    "ElCheError",
+    "GateViolation",
+    "MisalignedCollective",
+    "PeerLost",
+    "RankFailed",
+    "RankMismatch",
+]
 
 
-class MisalignedCollective(RuntimeError):
+class ElCheError(Exception):
+    """Base of all errors of this package that are not built-in ones."""
+
+
+class MisalignedCollective(ElCheError, RuntimeError):
     """A collective was asked for between two averaging events, where ranks are not aligned.
 
     Attributes:
@@ -21,7 +38,7 @@ class MisalignedCollective(RuntimeError):
         self.call = call
 
 
-class RankMismatch(RuntimeError):
+class RankMismatch(ElCheError, RuntimeError):
     """Ranks were started with different models, data or samplers.
 
     Attributes:
@@ -33,7 +50,7 @@ class RankMismatch(RuntimeError):
         self.what = what
 
 
-class RankFailed(RuntimeError):
+class RankFailed(ElCheError, RuntimeError):
     """Another rank raised an exception, so this one stops too.
 
     Attributes:
@@ -50,7 +67,7 @@ class RankFailed(RuntimeError):
         self.cause = cause
 
 
-class PeerLost(RuntimeError):
+class PeerLost(ElCheError, RuntimeError):
     """Peers did not arrive at an averaging event in time, or their connection closed.
 
     Attributes:
@@ -60,3 +77,52 @@ class PeerLost(RuntimeError):
     def __init__(self, missing: tuple[int, ...], message: str) -> None:
         super().__init__(message)
         self.missing = missing
+
+
+class ContractError(ElCheError, ValueError):
+    """A contract is not valid.
+
+    Attributes:
+        findings: What is wrong with it, errors and the rest.
+    """
+
+    def __init__(self, message: str, findings: tuple[Finding, ...]) -> None:
+        super().__init__(message, findings)
+        self.findings = findings
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class GateViolation(ElCheError, RuntimeError):
+    """A training contract was broken: the run is aborted, on all ranks.
+
+    Attributes:
+        violation: What was broken, and by which value.
+        gate: Id of the gate, such as "GATE-TRAIN-005".
+        status: Name of the abort, such as "DIVERGENCE".
+        step: The optimizer step, if it was one.
+        epoch: The epoch, if it was one.
+        field: Name of the value, such as "train_loss".
+        value: The value; `None` where it was absent or no number.
+        limit: What it was compared to, if to a number.
+        rank: The rank on which it was.
+        is_child: Whether this process was started by another rank.
+    """
+
+    def __init__(self, violation: Violation, rank: int = 0, is_child: bool = False) -> None:
+        super().__init__(violation, rank, is_child)
+        self.violation = violation
+        self.gate, self.status = violation.gate, violation.abort.name
+        self.step, self.epoch, self.field = violation.step, violation.epoch, violation.field
+        self.value, self.limit = violation.value, violation.limit
+        self.rank = rank
+        self.is_child = is_child
+
+    def __str__(self) -> str:
+        return f"{self.violation.message} (rank {self.rank}, {self.violation.gate})"
+
+    @property
+    def exit_code(self) -> int:
+        """What the job should end with."""
+        return self.violation.exit_code

@@ -1,0 +1,1 @@
+"""Runs judged by their files."""

@@ -1,0 +1,1 @@
+"""The gates: pure functions of what a run has recorded."""

@@ -1,0 +1,115 @@
+"""GATE-TRAIN-002: every completed epoch has a checkpoint, and metadata that fit it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lightning_elche.contracts.gates import ids as gateids
+from lightning_elche.contracts.gates.tally import MAX_FINDINGS, Tally
+from lightning_elche.contracts.model import Contract
+from lightning_elche.contracts.records import EpochRecord
+from lightning_elche.contracts.runfolder.epochdir import EpochFolder
+from lightning_elche.contracts.verdicts import GateResult, Location
+
+__all__ = ["ArtifactEvidence", "Digest", "judge_artifacts"]
+
+Digest = Callable[[Path, str], str | None]
+
+DEFAULT_ALGORITHM = "elche-state-v1"
+BLOCK_BYTES = 1 << 20
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactEvidence:
+    """What the gate is judged by.
+
+    Attributes:
+        epochs: The files.
+        epochs_completed: Number of completed epochs, `None` if nobody has told.
+        failures: What could not be written while the run went on.
+    """
+
+    epochs: EpochFolder
+    epochs_completed: int | None
+    failures: tuple[str, ...]
+
+
+def judge_artifacts(
+    contract: Contract, evidence: ArtifactEvidence, *, digest: Digest | None
+) -> GateResult:
+    """Judge the artifacts of all completed epochs.
+
+    Args:
+        contract: Says where they lie.
+        evidence: What there is.
+        digest: Recomputes the digest of the optimizer states in a checkpoint by the name of the
+            algorithm; `None` if it cannot, or if nobody can.
+    """
+    tally = Tally(gateids.ARTIFACTS)
+    for message in evidence.failures:
+        tally.fail(f"could not be written: {message}")
+    for problem in evidence.epochs.problems:
+        tally.fail(f"{problem.at.path}: {problem.message}", problem.at)
+    _judge_numbers(tally, contract, evidence)
+    for record in evidence.epochs.records:
+        _judge_checkpoint(tally, evidence.epochs, record, digest)
+    return tally.result(f"{evidence.epochs_completed} epochs")
+
+
+def _judge_numbers(tally: Tally, contract: Contract, evidence: ArtifactEvidence) -> None:
+    if contract.checkpoint_template is None or contract.metadata_template is None:
+        tally.doubt("the contract does not say where checkpoints and metadata lie")
+        return
+    epochs = evidence.epochs
+    completed = evidence.epochs_completed
+    if completed is None:
+        tally.doubt("nobody has told how many epochs were completed")
+        completed = max((*epochs.metadata, *epochs.checkpoints), default=-1) + 1
+    elif completed == 0:
+        tally.doubt("no epoch was completed")
+    for name, found in (("checkpoint", epochs.checkpoints), ("metadata", epochs.metadata)):
+        # A forged number of epochs may be beyond what can be counted to.
+        missing = (epoch for epoch in range(completed) if epoch not in found)
+        for epoch in islice(missing, MAX_FINDINGS):
+            tally.fail(f"epoch {epoch} has no {name}")
+        for epoch in sorted(epoch for epoch in found if epoch >= completed):
+            tally.fail(f"epoch {epoch} has a {name}, but {completed} epochs were completed")
+
+
+def _judge_checkpoint(
+    tally: Tally, epochs: EpochFolder, record: EpochRecord, digest: Digest | None
+) -> None:
+    path = epochs.checkpoints.get(record.epoch)
+    told = record.optimizer_state_sha
+    if path is None or not HEX_DIGEST.fullmatch(told):
+        return
+    at = Location(path=epochs.checkpoint_paths[record.epoch])
+    _judge_bytes(tally, record, path, at)
+    algorithm = record.optimizer_state_algo or DEFAULT_ALGORITHM
+    found = None if digest is None else digest(path, algorithm)
+    if found is None:
+        tally.doubt("the digest of the optimizer states was not recomputed")
+    elif found != told:
+        tally.fail(f"{at.path}: the digest of the optimizer states is {found}, not {told}", at)
+
+
+def _judge_bytes(tally: Tally, record: EpochRecord, path: Path, at: Location) -> None:
+    size = path.stat().st_size
+    if record.checkpoint_bytes not in (None, size):
+        tally.fail(f"{at.path}: has {size} bytes, not {record.checkpoint_bytes}", at)
+    elif record.checkpoint_sha256 not in (None, _sha256(path)):
+        tally.fail(f"{at.path}: its digest is not {record.checkpoint_sha256}", at)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Contracts as text: read with places, checked, compared."""

@@ -1,0 +1,1 @@
+"""Step logs: read fast, in constant memory, whatever is in them."""
