@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["SubscribesToAverages"]
+__all__ = ["AbortSource", "SubscribesToAverages"]
 
 
 @runtime_checkable
@@ -16,4 +16,33 @@ class SubscribesToAverages(Protocol):
 
     def on_average_end(self, event: AveragingEvent) -> None:
         """Called on every rank after an averaging event, in the order of the callbacks."""
+        ...
+
+
+class AbortSource(Protocol):
+    """Watches over the steps of one rank, and may want the run to be aborted.
+
+    What it says is heard before parameters are averaged, so that none of a spoiled rank's are.
+    """
+
+    def pending_abort(self, *, settle: bool = False) -> int:
+        """Return the exit code that the run should end with, 0 to let it go on.
+
+        Args:
+            settle: Wait for what the device has not computed yet; otherwise that may be told later.
+        """
+        ...
+
+    def words(self) -> str:
+        """Return the abort in words for the other ranks."""
+        ...
+
+    def raise_agreed(self, code: int, rank: int, words: str) -> NoReturn:
+        """Raise the abort that all ranks have agreed on; called on every rank, in any thread.
+
+        Args:
+            code: The exit code.
+            rank: The rank that wants it.
+            words: What that rank said.
+        """
         ...

@@ -8,9 +8,9 @@ from dataclasses import astuple, dataclass, fields
 
 from lightning_elche.control.requests import StopCause
 
-__all__ = ["Report", "divergence_of"]
+__all__ = ["Report", "abort_of", "divergence_of"]
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Report:
         should_stop: The rank's Trainer was asked to stop.
         stop: Why the rank wants the run to end at once.
         needs_alignment: Something is due on the rank that needs all ranks at the same point.
+        gate_abort: Exit code of the training contract that the rank has broken, 0 for none.
     """
 
     epoch: int = 0
@@ -65,6 +66,7 @@ class Report:
     should_stop: bool = False
     stop: StopCause = StopCause.NONE
     needs_alignment: bool = False
+    gate_abort: int = 0
 
     def to_vector(self) -> list[float]:
         """Return the report as numbers, the version of the format first."""
@@ -98,3 +100,10 @@ def divergence_of(reports: Sequence[Report]) -> float:
     """Return the largest relative distance of a replica to the average, NaN if none is known."""
     deltas = [report.relative_delta for report in reports]
     return max((delta for delta in deltas if not math.isnan(delta)), default=math.nan)
+
+
+def abort_of(reports: Sequence[Report]) -> tuple[int, int] | None:
+    """Return code and rank of the abort that counts: the largest code, then the lowest rank."""
+    aborts = ((report.gate_abort, -rank) for rank, report in enumerate(reports))
+    code, negated_rank = max(aborts)
+    return (code, -negated_rank) if code else None

@@ -13,6 +13,7 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.reports import Report
 from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
+from lightning_elche.distributed.abort_watch import AbortWatch
 from lightning_elche.distributed.agreement import Agreement
 from lightning_elche.distributed.averager import Exchange
 from lightning_elche.distributed.collectives import Collectives
@@ -71,6 +72,7 @@ class Rounds:
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
         rank, world_size = collectives.rank, collectives.world_size
+        self.aborts = AbortWatch(store, rank)
         self._agreement = Agreement(store, rank=rank, world_size=world_size, timeout_s=timeout_s)
         self.throttle: Throttle | None = None
         if max_batch_diff is not None:
@@ -166,7 +168,7 @@ class Rounds:
             RankFailed: If another rank has failed.
         """
         window = self.window.progress(is_drained=is_drained)
-        if requests.stop:
+        if requests.stop or self.aborts.is_pending:
             self._store.hurry()
         if not self._agreement.is_posted:
             self._readiness = readiness(self._plan, self.rank, window)
@@ -252,7 +254,7 @@ class Rounds:
         own = self.window.report()
         if requests.abstains:
             own = replace(own, weight=0.0)
-        return replace(
+        own = replace(
             own,
             epoch=self._epoch,
             wait_ms=self._cost_ms[0],
@@ -266,6 +268,7 @@ class Rounds:
             stop=requests.stop,
             needs_alignment=requests.alignment,
         )
+        return self.aborts.sign(own)
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
@@ -291,6 +294,7 @@ class Rounds:
     def _gather(self, own: Report) -> list[Report]:
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
         _check_epochs(reports)
+        self.aborts.act_on(reports)
         return reports
 
     def _patience_s(self, window: Window) -> float:

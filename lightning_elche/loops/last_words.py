@@ -13,7 +13,13 @@ from lightning_elche.control.events import AveragingEvent
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.shutdown import leave_groups_at_exit
-from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
+from lightning_elche.exceptions import (
+    GateViolation,
+    MisalignedCollective,
+    PeerLost,
+    RankFailed,
+    RankMismatch,
+)
 from lightning_elche.loops.alignment import Alignment, Phase
 
 __all__ = ["LAST_EVENT_S", "LastWords"]
@@ -21,7 +27,7 @@ __all__ = ["LAST_EVENT_S", "LastWords"]
 log = logging.getLogger(__name__)
 
 LAST_EVENT_S = 20.0
-ABOUT_RANKS = (MisalignedCollective, PeerLost, RankFailed, RankMismatch)
+ABOUT_RANKS = (GateViolation, MisalignedCollective, PeerLost, RankFailed, RankMismatch)
 OF_LOADERS = (RuntimeError, ConnectionError, EOFError)
 
 

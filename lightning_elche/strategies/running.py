@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_elche.data.epoch_progress import EpochProgress
     from lightning_elche.loops.run import Run
     from lightning_elche.loops.step_actions import StepActions
+    from lightning_elche.typing import AbortSource
 
 __all__ = ["RunningStrategy"]
 
@@ -51,6 +52,17 @@ class RunningStrategy(GuardedStrategy):
     def is_running(self) -> bool:
         """Whether a fit on several ranks is under way."""
         return self._run is not None and self._run.is_started
+
+    def attach_abort_source(self, source: AbortSource) -> None:
+        """Let `source` abort the present `fit` at its averaging events; every rank has one.
+
+        Args:
+            source: Asked at every step, and heard by all ranks before they average.
+
+        Raises:
+            RuntimeError: If no fit on several ranks is under way.
+        """
+        self.run.rounds.aborts.source = source
 
     @property
     def epoch_metrics(self) -> EpochMetrics | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_elche.control.reports import Report
+from lightning_elche.control.reports import Report, abort_of
 from lightning_elche.control.requests import StopCause
 
 COUNT = st.integers(min_value=0, max_value=2**53)
@@ -17,8 +17,8 @@ NUMBER = st.floats(allow_nan=False)
 
 def test_vector_starts_with_the_version() -> None:
     """The first number says how to read the others, in the order of the fields."""
-    vector = Report(epoch=3, batches=7, needs_alignment=True).to_vector()
-    assert (vector[:3], vector[-1], len(vector)) == ([3.0, 3.0, 7.0], 1.0, 21)
+    vector = Report(epoch=3, batches=7, gate_abort=27).to_vector()
+    assert (vector[:3], vector[-1], len(vector)) == ([4.0, 3.0, 7.0], 27.0, 22)
 
 
 @given(
@@ -36,6 +36,7 @@ def test_vector_starts_with_the_version() -> None:
         should_stop=st.booleans(),
         stop=st.sampled_from(StopCause),
         needs_alignment=st.booleans(),
+        gate_abort=st.sampled_from((0, 27)),
     )
 )
 def test_vector_round_trip_keeps_every_field(report: Report) -> None:
@@ -47,7 +48,7 @@ def test_vector_round_trip_keeps_every_field(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "vector",
-    [[], Report().to_vector()[:-1], [*Report().to_vector(), 0.0], [1.0, *[0.0] * 19]],
+    [[], Report().to_vector()[:-1], [*Report().to_vector(), 0.0], [1.0, *[0.0] * 21]],
     ids=["empty", "short", "long", "version"],
 )
 def test_vector_of_another_version_is_refused(vector: list[float]) -> None:
@@ -64,3 +65,10 @@ def test_mean_loss_is_the_sum_over_the_count() -> None:
 def test_mean_loss_is_nan_without_a_loss() -> None:
     """No batch with a loss has no mean."""
     assert math.isnan(Report(batches=9).mean_loss)
+
+
+def test_largest_code_and_lowest_rank_count_where_ranks_abort() -> None:
+    """So that all ranks raise the same."""
+    codes = (0, 25, 27, 27)
+    assert abort_of([Report(gate_abort=code) for code in codes]) == (27, 2)
+    assert abort_of([Report(), Report()]) is None
