@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,15 @@ def output_of(code: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "imports",
-    [
+def test_names_are_registered_for_any_order_of_imports() -> None:
+    """Each name stands for the strategy with its start method, whoever is imported first."""
+    orders = (
         "import lightning_elche, lightning.pytorch",
         "import lightning.pytorch, lightning_elche",
         "import lightning_elche; from lightning.pytorch.strategies import DDPStrategy",
-    ],
-)
-def test_names_are_registered_for_any_order_of_imports(imports: str) -> None:
-    """Each name stands for the strategy with its start method, whoever is imported first."""
-    assert output_of(imports + SHOW_NAMES) == NAMES
+    )
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(output_of, [order + SHOW_NAMES for order in orders])) == [NAMES] * 3
 
 
 def test_import_loads_neither_torch_nor_lightning() -> None:

@@ -89,7 +89,8 @@ def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
     """All rows that need no further package, and the parts of a row are all its time."""
     modes = ["ddp", "elche", "join", "averager"]
     short = ["--repeats", "1", "--seconds", "1", "--modes", *modes, "--json", "all.json"]
-    drift = ["--quota", "0.5", "--drift", "0.25"] if can_limit() else []
+    # Little less than a whole core, since interpreters start as slowly as the rank is.
+    drift = ["--quota", "0.9", "--drift", "0.8"] if can_limit() else []
     finished = run_script("benchmarks/hetero.py", *short, *drift, folder=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert "both, ElCheStrategy" in finished.stdout
