@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,12 +28,14 @@ from lightning.pytorch.strategies import Strategy
 from quiet_lightning import quiet_lightning
 from slow_rank import SlowDown
 from solo_speed import solo_samples_per_s
-from stdlib_text import StdlibText
+from stdlib_text import VOCABULARY, StdlibText
 
-from lightning_elche import CadenceMonitor, ElCheStrategy
+from lightning_elche import CadenceMonitor, ElCheStrategy, GateTrain, exit_on_violation
 
 PICTURE = "swimlane.png"
 SUMMARY = "summary.json"
+DEFAULT_RATE = 8e-3
+TARGET = 1.6  # nats per character; training ends there, from the third epoch on
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         solo = measure_ranks_alone(options)
         print(f"Together: strategy {options.strategy}, ranks: {options.devices}", flush=True)
-    report = train(options)
+    gate = make_gate(options)
+    with exit_on_violation():
+        report = train(options, gate)
     if is_launching:
         summary = summarise(report, solo)
         (options.out / SUMMARY).write_text(json.dumps(asdict(summary), indent=2) + "\n")
-        print(render(summary, picture=options.out / PICTURE))
+        print(render(summary, picture=options.out / PICTURE, run_dir=gate.run_dir))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +73,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--chars", type=enough_chars, default=1_500_000, help="characters to train on"
+    )
+    parser.add_argument(
+        "--learning-rate", type=positive, default=DEFAULT_RATE, help="peak of the learning rate"
+    )
+    parser.add_argument(
+        "--contract", type=Path, help="rules of the run, else those of `elche contract new`"
     )
     parser.add_argument(
         "--solo-seconds", type=duration_s, default=12.0, help="time to measure each rank alone"
@@ -124,13 +135,25 @@ def measure_alone(chars: int, slower: float, seconds: float) -> float:
     return solo_samples_per_s(CharGPT(), StdlibText(chars=chars), factor=slower, seconds=seconds)
 
 
-def train(options: argparse.Namespace) -> EpochReport:
+def make_gate(options: argparse.Namespace) -> GateTrain:
+    """Return what watches over the training: it learns from scratch, and at a rate of its own."""
+    return GateTrain(
+        options.contract,
+        run_dir=options.out / time.strftime("run-%Y%m%d-%H%M%S"),
+        mode="from_scratch",
+        vocab_size=VOCABULARY,
+        overrides={"lr_max": DEFAULT_RATE, "target_val_loss": TARGET},
+        clip_norm=1.0,
+    )
+
+
+def train(options: argparse.Namespace, gate: GateTrain) -> EpochReport:
     """Train on all ranks together; runs in every rank's process."""
     seed_everything(0, verbose=False)
     data = StdlibText(chars=options.chars)
     data.setup()
     report = EpochReport(len(data.train))
-    callbacks: list[Callback] = [SlowDown(rank=1, factor=options.factor), report]
+    callbacks: list[Callback] = [SlowDown(rank=1, factor=options.factor), report, gate]
     strategy: str | Strategy = "ddp"
     if options.strategy == "elche":
         strategy = ElCheStrategy()
@@ -143,7 +166,6 @@ def train(options: argparse.Namespace) -> EpochReport:
         devices=options.devices,
         strategy=strategy,
         max_epochs=options.epochs,
-        gradient_clip_val=1.0,
         callbacks=callbacks,
         num_sanity_val_steps=0,
         logger=False,
@@ -151,7 +173,7 @@ def train(options: argparse.Namespace) -> EpochReport:
         enable_model_summary=False,
         enable_progress_bar=show_bar,
     )
-    trainer.fit(CharGPT(), data)
+    trainer.fit(CharGPT(learning_rate=options.learning_rate), data)
     return report
 
 
@@ -192,7 +214,7 @@ def summarise(report: EpochReport, solo: Sequence[float]) -> Summary:
     )
 
 
-def render(summary: Summary, *, picture: Path) -> str:
+def render(summary: Summary, *, picture: Path, run_dir: Path | None) -> str:
     """Return the result as a few lines."""
     shares = ", ".join(f"rank {rank} {part:.1%}" for rank, part in enumerate(summary.share))
     total = sum(summary.solo_samples_per_s)
@@ -207,6 +229,7 @@ def render(summary: Summary, *, picture: Path) -> str:
     ]
     if picture.exists():
         lines.append(f"  picture            {picture}")
+    lines.append(f"  proof              elche contract check {run_dir}")
     return "\n".join(lines)
 
 
@@ -223,6 +246,11 @@ def enough_chars(text: str) -> int:
 def slowdown(text: str) -> float:
     """Parse a finite number of at least one."""
     return at_least(float(text), 1.0)
+
+
+def positive(text: str) -> float:
+    """Parse a finite number above zero."""
+    return at_least(float(text), sys.float_info.min)
 
 
 def duration_s(text: str) -> float:

@@ -6,21 +6,29 @@ Importing this package is cheap: `torch` and `lightning` are imported when a nam
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from lightning_elche.lazy import lazy_names
 from lightning_elche.registration import register_strategies
 from lightning_elche.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
+    from lightning_elche.callbacks.exit_on_violation import exit_on_violation
+    from lightning_elche.callbacks.gate_train import GateTrain
     from lightning_elche.control.cadence import CadenceConfig
     from lightning_elche.control.chunks import ChunkConfig
     from lightning_elche.control.epoch_metrics import EpochMetrics
     from lightning_elche.control.events import AveragingEvent
     from lightning_elche.control.guard import GuardConfig
     from lightning_elche.control.outer import OuterOptimizer
-    from lightning_elche.exceptions import MisalignedCollective, PeerLost, RankFailed, RankMismatch
+    from lightning_elche.exceptions import (
+        GateViolation,
+        MisalignedCollective,
+        PeerLost,
+        RankFailed,
+        RankMismatch,
+    )
     from lightning_elche.loops.fabric_loop import ElCheLoop
     from lightning_elche.loops.run_config import RunConfig
     from lightning_elche.strategies.elche import ElCheStrategy
@@ -33,6 +41,8 @@ __all__ = [
     "ElCheLoop",
     "ElCheStrategy",
     "EpochMetrics",
+    "GateTrain",
+    "GateViolation",
     "GuardConfig",
     "MisalignedCollective",
     "OuterOptimizer",
@@ -41,6 +51,7 @@ __all__ = [
     "RankMismatch",
     "RunConfig",
     "__version__",
+    "exit_on_violation",
 ]
 
 _MODULES = {
@@ -51,6 +62,8 @@ _MODULES = {
     "ElCheLoop": "loops.fabric_loop",
     "ElCheStrategy": "strategies.elche",
     "EpochMetrics": "control.epoch_metrics",
+    "GateTrain": "callbacks.gate_train",
+    "GateViolation": "exceptions",
     "GuardConfig": "control.guard",
     "MisalignedCollective": "exceptions",
     "OuterOptimizer": "control.outer",
@@ -58,20 +71,10 @@ _MODULES = {
     "RankFailed": "exceptions",
     "RankMismatch": "exceptions",
     "RunConfig": "loops.run_config",
+    "exit_on_violation": "callbacks.exit_on_violation",
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 register_strategies()

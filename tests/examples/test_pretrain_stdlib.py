@@ -79,7 +79,7 @@ def test_efficiency_is_over_the_sum_of_the_solo_speeds(summary: Summary) -> None
 
 def test_the_summary_tells_loss_shares_and_efficiency(summary: Summary, tmp_path: Path) -> None:
     """What a reader looks for is in it, and no picture that does not exist."""
-    text = render(summary, picture=tmp_path / "none.png")
+    text = render(summary, picture=tmp_path / "none.png", run_dir=tmp_path)
     for part in ("1.250 (1.80 bits/char)", "rank 0 80.0%, rank 1 20.0%", "99.0% of the sum"):
         assert part in text
     assert "picture" not in text
@@ -89,14 +89,14 @@ def test_the_summary_says_where_the_picture_is(summary: Summary, tmp_path: Path)
     """A picture that exists is named."""
     picture = tmp_path / "swimlane.png"
     picture.touch()
-    assert str(picture) in render(summary, picture=picture)
+    assert str(picture) in render(summary, picture=picture, run_dir=tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_example_runs_to_its_summary(tmp_path: Path) -> None:
     """A short run ends with the summary, without a warning on the terminal."""
-    settings = ["--epochs", "1", "--chars", "100000", "--solo-seconds", "1", "--out", "out"]
+    settings = ["--epochs", "1", "--chars", "60000", "--solo-seconds", "1", "--out", "out"]
     finished = run_script("examples/pretrain_stdlib.py", *settings, folder=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert finished.stdout.count("Result") == 1
