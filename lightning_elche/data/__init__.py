@@ -1,1 +1,5 @@
-"""Samplers that deal the batches of an epoch to ranks of different speed."""
+"""Data by speed: who trains which batches of an epoch."""
+
+from lightning_elche.data.cycle import Cycle
+
+__all__ = ["Cycle"]

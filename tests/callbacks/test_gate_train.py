@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_elche import GateTrain
 from lightning_elche.callbacks.gate_options import refuse_sharded
 from lightning_elche.contracts.model import Contract
-from lightning_elche.data.cycle import Cycle
+from lightning_elche.data import Cycle
 from lightning_elche.exceptions import ContractError
 from lightning_elche.ops.state_digest import recompute_optimizer_state_sha
 from tests.callbacks.gated import Scripted, fit_gated, lines_of, run_of, violation_of_fit

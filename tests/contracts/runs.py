@@ -285,6 +285,7 @@ class Run:
 
     def _close(self, status: str, reason: str | None, tail: bytes) -> None:
         for log in self.logs:
+            log.event("RUN_END", status=status)
             log.close()
         if tail:
             with (self.run_dir / "train.jsonl").open("ab") as file:

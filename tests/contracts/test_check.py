@@ -167,7 +167,7 @@ def flip_bit(path: Path) -> None:
         ("train.jsonl", Path.unlink, 4),
         ("train.jsonl", cut_line, 1),
         ("train.jsonl", flip_bit, 1),
-        ("events.jsonl", Path.unlink, 0),  # a healthy run has nothing to tell there
+        ("events.jsonl", Path.unlink, 1),
         ("ckpt/epoch-001.ckpt", Path.unlink, 1),
         ("ckpt/epoch-001.ckpt", flip_bit, 1),
         (METADATA, Path.unlink, 1),
@@ -177,7 +177,7 @@ def flip_bit(path: Path) -> None:
 def test_file_that_was_changed_is_noticed(
     run_dir: Path, name: str, change: Callable[[Path], None], code: int
 ) -> None:
-    """A file that is missing or damaged does not pass, unless nothing can be told by it."""
+    """A file that is missing or damaged does not pass."""
     change(run_dir / name)
     assert exit_code(check_run(run_dir, digest=digest)) == code
 
@@ -424,3 +424,23 @@ def test_pipe_in_place_of_a_log_does_not_make_the_checker_wait(run_dir: Path) ->
     os.mkfifo(run_dir / "train.jsonl")
     with pytest.raises(OSError, match="is a pipe"):
         check_run(run_dir)
+
+
+@pytest.mark.parametrize("size", [0, 77])
+def test_lost_events_fail(run_dir: Path, size: int) -> None:
+    """An abort may have been among them."""
+    os.truncate(run_dir / "events.jsonl", size)
+    assert failed(check_run(run_dir, digest=digest)) == ["001"]
+
+
+def test_announced_cycle_is_read(run_dir: Path) -> None:
+    """An epoch may be as short as its data then."""
+    path, record = run_dir / "run.json", json.loads((run_dir / "run.json").read_text())
+    path.write_text(json.dumps({**record, "planned_batches": 50}))
+    for file in run_dir.glob("ckpt/*.metadata.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "batches": 4}))
+    assert failed(check_run(run_dir, digest=digest)) == ["UST"]
+    event = {"event": "CYCLE", "attempt": 0, "epoch": 0, "tokens": 4096}
+    with (run_dir / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+    assert failed(check_run(run_dir, digest=digest)) == []

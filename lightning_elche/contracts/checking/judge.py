@@ -15,7 +15,7 @@ from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.gates.artifacts import ArtifactEvidence, Digest, judge_artifacts
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.runfolder.evidence import RunEvidence
-from lightning_elche.contracts.runfolder.names import RUN_FILE
+from lightning_elche.contracts.runfolder.names import RUN_FILE, events_name
 from lightning_elche.contracts.runfolder.runfacts import run_end
 from lightning_elche.contracts.session import GateSession, RunFacts
 from lightning_elche.contracts.verdicts import (
@@ -59,7 +59,11 @@ def judge_run(
     found = _contradictions(evidence, contract, facts)
     errors = [one for one in found if one.severity is Severity.ERROR]
     blames = {
-        gateids.METRICS: [*_lost_steps(evidence, contract), *_unknown_aborts(evidence)],
+        gateids.METRICS: [
+            *_lost_steps(evidence, contract),
+            *_unknown_aborts(evidence),
+            *_lost_events(evidence),
+        ],
         gateids.ARTIFACTS: errors,
         gateids.DIVERGENCE: list(_late_checkpoints(evidence)),
     }
@@ -145,6 +149,23 @@ def _lost_steps(evidence: RunEvidence, contract: Contract) -> Iterator[Finding]:
     if contract.sampling_period_steps == 1 and log.records != run.steps:
         message = f"{log.path} has {log.records} records, but the run counts {run.steps} steps"
         yield _error(message, Location(path=log.path))
+
+
+def _lost_events(evidence: RunEvidence) -> Iterator[Finding]:
+    """Say so if an event log does not tell the end that the run's record tells of."""
+    run = evidence.run
+    if run is None or run.status not in (*FINISHED, "ABORTED"):
+        return
+    # Of a run that was aborted other ranks may have been killed before they could write it.
+    ranks = run.logged_ranks if run.status in FINISHED else run.logged_ranks[:1]
+    ended = {
+        one.rank for one in evidence.events if one.name == "RUN_END" and one.attempt == run.attempt
+    }
+    for rank in ranks:
+        if rank not in ended:
+            name = events_name(rank)
+            message = f"{name} has no RUN_END of attempt {run.attempt}: events were lost"
+            yield _error(message, Location(path=name))
 
 
 def _unknown_aborts(evidence: RunEvidence) -> Iterator[Finding]:

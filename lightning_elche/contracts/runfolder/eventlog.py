@@ -14,7 +14,8 @@ from lightning_elche.contracts.verdicts import Location
 __all__ = ["Event", "current_events", "read_events", "resumed_at"]
 
 # The rest is for people.
-JUDGED = frozenset({"ABORT", "CKPT_FAILED", "RESUME"})
+JUDGED = frozenset({"ABORT", "CKPT_FAILED", "CYCLE", "RESUME", "RUN_END"})
+ENDS = ("ABORT", "RUN_END")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def read_events(path: Path, *, rank: int) -> tuple[Event, ...]:
 def current_events(events: Iterable[Event]) -> tuple[Event, ...]:
     """Return the events that still count.
 
-    A resumed run takes back the events of the epochs that it trains again, and every abort before.
+    A resumed run takes back the events of the epochs that it trains again, and every end before.
     """
     everything = tuple(events)
     resumes = [one for one in everything if one.name == "RESUME"]
@@ -81,7 +82,7 @@ def resumed_at(events: Iterable[Event], *, rank: int) -> dict[int, int]:
 def _takes_back(resume: Event, event: Event) -> bool:
     if event.attempt >= resume.attempt:
         return False
-    if event.name == "ABORT":
+    if event.name in ENDS:
         return True
     first = resume.epoch
     return first is not None and event.epoch is not None and event.epoch >= first
