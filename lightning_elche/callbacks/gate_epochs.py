@@ -176,6 +176,7 @@ class GateEpochs:
         trainer, run = self._trainer, self._run
         epoch, val_loss = trainer.current_epoch, self._val_loss
         assert val_loss is not None
+        run.drain()
         totals = run.session.steps.epochs.get(epoch)
         own = (
             (0, 0.0, 0.0, math.nan)
@@ -246,7 +247,6 @@ class GateEpochs:
         """Bring the run's record up to date, and log how the validation loss develops."""
         run, session = self._run, self._run.session
         best = session.best_epoch
-        run.folder.flush()
         changed = replace(
             run.folder.record,
             epochs_completed=len(session.val_losses),

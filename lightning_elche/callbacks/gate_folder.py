@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,9 +87,9 @@ class GateFolder:
         self.attempt("contract.yaml", lambda: write_contract_copy(self.run_dir, contract.text))
         self.publish(self.record)
 
-    def step(self, record: StepRecord) -> None:
-        """Log a step."""
-        self._write(self._name, lambda log: log.step(record))
+    def steps(self, records: Iterable[StepRecord]) -> None:
+        """Log steps."""
+        self._write(self._name, lambda log: _log_all(log, records))
 
     def event(self, name: str, **facts: object) -> None:
         """Log an event."""
@@ -129,3 +129,8 @@ class GateFolder:
         """Keep in mind that something could not be written."""
         if words not in self.failures:
             self.failures.append(words)
+
+
+def _log_all(log: RunLog, records: Iterable[StepRecord]) -> None:
+    for record in records:
+        log.step(record)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lightning_elche.callbacks.gate_buffer import StepBuffer
 from lightning_elche.callbacks.gate_folder import GateFolder, latest_attempt
 from lightning_elche.callbacks.gate_meter import StepMeter, StepReading, count_tokens
 from lightning_elche.callbacks.gate_options import GateOptions
@@ -16,6 +17,7 @@ from lightning_elche.callbacks.gate_peers import GatePeers
 from lightning_elche.callbacks.gate_record import first_record
 from lightning_elche.contracts.aborts import abort_facts, violation_of
 from lightning_elche.contracts.float32 import to_float32
+from lightning_elche.contracts.gates.steps import is_clean
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import RunRecord, StepRecord
 from lightning_elche.contracts.runfolder.runfacts import run_facts
@@ -98,6 +100,7 @@ class GateRun:
             flush_every=options.flush_every,
             flush_ms=options.flush_ms,
         )
+        self._buffer = StepBuffer(self._take, most=options.flush_every, within_ms=options.flush_ms)
         self.folder.begin(contract, epoch=max(self.session.val_losses, default=-1) + 1)
         name = "RUN_START" if restored is None else "RESUME"
         self.folder.event(name, step=self.steps, epoch=trainer.current_epoch)
@@ -172,16 +175,29 @@ class GateRun:
         if self._is_skipped(reading):
             return
         record = self._record_of(reading)
-        violation = self.session.step(record)
-        if violation is not None:
-            self.want_abort(violation)
-            return
+        if is_clean(record):
+            self._buffer.add(record)
+        else:
+            self._buffer.drain()
+            violation = self.session.step(record)
+            if violation is not None:
+                self.want_abort(violation)
+                return
+            if self._judges_numbers or _can_be_logged(reading):
+                self.folder.steps((record,))
         self.steps += 1
         self.tokens += reading.tokens
-        if self._judges_numbers or _can_be_logged(reading):
-            self.folder.step(record)
         if self.folder.failures and self._options.on_write_error == "raise":
             self.want_abort(self.write_failure(self.folder.failures))
+
+    def _take(self, records: Sequence[StepRecord]) -> None:
+        self.session.extend(records)
+        self.folder.steps(records)
+
+    def drain(self) -> None:
+        """Judge and log all steps so far, as whoever looks at the session or the log expects."""
+        self._buffer.drain()
+        self.folder.flush()
 
     def _record_of(self, reading: StepReading) -> StepRecord:
         return StepRecord(
@@ -230,6 +246,7 @@ class GateRun:
             rank: By which rank.
         """
         epoch = self._epoch if violation.epoch is None else violation.epoch
+        self.drain()
         self.folder.event("ABORT", rank=rank, **{**abort_facts(violation), "epoch": epoch})
         reason, code = violation.abort.name, violation.exit_code
         self.finish("ABORTED", stop_reason=reason, exit_code=code)
@@ -247,6 +264,7 @@ class GateRun:
         folder = self.folder
         if folder.record.ended_at is not None:
             return
+        self.drain()
         folder.event("RUN_END", status=status, stop_reason=stop_reason)
         changed = replace(
             folder.record,
@@ -288,7 +306,11 @@ class GateRun:
     # From one process to the next
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what this rank needs to go on; JSON-serialisable."""
+        """Return what this rank needs to go on; JSON-serialisable.
+
+        What it says was trained is in the log, even if the process is killed right after it.
+        """
+        self.drain()
         return {"steps": self.steps, "tokens": self.tokens, "session": self.session.state_dict()}
 
     def _restore(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:

@@ -254,8 +254,6 @@ class GateTrain(Callback):
         if self._run is None:
             return
         self._epochs.checkpoint.note(checkpoint)
-        # What the checkpoint says was trained is in the log if the process is killed after it.
-        self._run.folder.flush()
         record = self._run.folder.record
         checkpoint[STATE_KEY] = {
             "run_id": record.run_id,

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
-__all__ = ["EpochRecord", "RunRecord", "StepColumns", "StepLike", "StepRecord"]
+__all__ = ["EpochRecord", "RunRecord", "StepColumns", "StepLike", "StepRecord", "columns_of"]
 
 RUN_SCHEMA = "elche/run-v1"
+STEP_NAMES = (
+    "step",
+    "train_loss",
+    "grad_norm",
+    "lr",
+    "tokens_per_sec",
+    "gpu_util_pct",
+    "wall_ms",
+    "epoch",
+    "attempt",
+)
+STEP_FIELDS = attrgetter(*STEP_NAMES)
 
 
 class StepLike(Protocol):
@@ -115,6 +128,16 @@ class StepColumns:
     wall_ms: list[float] | None = None
     epoch: list[int] | None = None
     attempt: list[int] | None = None
+
+
+def columns_of(records: Sequence[StepLike]) -> StepColumns:
+    """Return steps as columns; those that not every step has are `None`."""
+    columns = zip(*map(STEP_FIELDS, records), strict=True)
+    by_name: dict[str, Any] = {
+        name: None if None in column else list(column)
+        for name, column in zip(STEP_NAMES, columns, strict=True)
+    }
+    return StepColumns(**by_name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from lightning_elche.contracts.gates.hyperparameters import (
 from lightning_elche.contracts.gates.stepgates import StepGates
 from lightning_elche.contracts.gates.tally import Tally, worst
 from lightning_elche.contracts.model import Contract
-from lightning_elche.contracts.records import EpochRecord, StepLike
+from lightning_elche.contracts.records import EpochRecord, StepLike, StepRecord, columns_of
 from lightning_elche.contracts.strictjson import jsonable
 from lightning_elche.contracts.values import read_float
 from lightning_elche.contracts.verdicts import Abort, GateResult, Location, Verdict, Violation
@@ -93,6 +93,15 @@ class GateSession:
     def step(self, record: Mapping[str, object] | StepLike) -> Violation | None:
         """Take in a step; return what it breaks, and count that as the abort of the run."""
         return self._aborting(self.steps.offer(record))
+
+    def extend(self, records: Sequence[StepRecord]) -> None:
+        """Take in steps, in order, in which `is_clean` has found nothing amiss.
+
+        Much faster than one by one.
+        """
+        if not self.steps.columns(columns_of(records)):
+            for record in records:
+                self.step(record)
 
     def val(self, epoch: int, val_loss: float | None) -> Violation | None:
         """Judge a validation loss; return what it breaks, and count that as the abort of the run.

@@ -498,3 +498,15 @@ def test_placeholder_epoch_is_remembered_in_the_state() -> None:
     session.close_epoch(epoch_of(0, **made_up))
     other.load_state_dict(json.loads(json.dumps(session.state_dict())))
     assert _verdicts(other, _end(1))["EXHAUST"] is F
+
+
+def test_steps_taken_in_together_are_as_one_by_one() -> None:
+    """Also where they are not in sequence, which the log would tell."""
+    for steps in ((0, 1, 2), (0, 2, 3)):
+        records = [StepRecord(**fields_of(step)) for step in steps]
+        together, alone = _session(), _session()
+        together.extend(records)
+        for record in records:
+            alone.step(record)
+        assert _verdicts(together, _end(0)) == _verdicts(alone, _end(0))
+        assert together.steps.state_dict() == alone.steps.state_dict()
