@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -34,16 +35,22 @@ class StepBuffer:
         self._clock = clock
         self._records: list[StepRecord] = []
         self._drained_at = clock()
+        self._lock = (
+            threading.RLock()
+        )  # an abort may come from the thread that exchanges parameters
 
     def add(self, record: StepRecord) -> None:
         """Add a step, and hand on all if it is time."""
-        self._records.append(record)
-        if len(self._records) >= self._most or self._clock() - self._drained_at >= self._within_s:
-            self.drain()
+        with self._lock:
+            self._records.append(record)
+            is_late = self._clock() - self._drained_at >= self._within_s
+            if is_late or len(self._records) >= self._most:
+                self.drain()
 
     def drain(self) -> None:
         """Hand on what there is."""
-        records, self._records = self._records, []
-        self._drained_at = self._clock()
-        if records:
-            self._take(records)
+        with self._lock:
+            records, self._records = self._records, []
+            self._drained_at = self._clock()
+            if records:
+                self._take(records)
