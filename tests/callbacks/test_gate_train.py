@@ -215,6 +215,22 @@ def test_several_optimizers_of_a_batch_are_one_step(tmp_path: Path) -> None:
     assert len(lines_of(tmp_path / "train.jsonl")) == 10
 
 
+class Scheduled(Scripted):
+    """Halves its learning rate after every step."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=2.0**-15)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def test_learning_rate_is_the_one_that_the_step_has_used(tmp_path: Path) -> None:
+    """Not that of the next one, which the schedule has set by its end."""
+    fit_gated(tmp_path, model=Scheduled(), size=12)
+    rates = [line["lr"] for line in lines_of(tmp_path / "train.jsonl")]
+    assert rates == pytest.approx([2.0**-15, 2.0**-16, 2.0**-17])
+
+
 def test_clipping_here_is_that_of_lightning(tmp_path: Path) -> None:
     """To the last bit, and the norm in the log is that before it."""
     _, here = fit_gated(tmp_path / "a", model=seeded(lr=0.1), gate={"clip_norm": 0.5})
