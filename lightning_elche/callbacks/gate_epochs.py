@@ -86,18 +86,21 @@ class GateEpochs:
         """
         self._run.peers.settle()
         self._val_loss = self._agreed_val_loss()
-        is_bad = self._val_loss is None or not math.isfinite(self._val_loss)
-        if closes_epoch or is_bad:
+        if self._val_loss is None or not math.isfinite(self._val_loss):
+            self._judge()
+        if closes_epoch and self._val_loss is not None:
             self._close()
+
+    def _judge(self) -> None:
+        violation = self._run.session.val(self._trainer.current_epoch, self._val_loss)
+        if violation is not None:
+            self._run.abort(violation)
 
     def _close(self) -> tuple[EpochRecord, EpochEnd]:
         """Judge the epoch; checkpoints that are saved from now on hold that it is over."""
-        session = self._run.session
-        violation = session.val(self._trainer.current_epoch, self._val_loss)
-        if violation is not None:
-            self._run.abort(violation)
+        self._judge()
         record = self._record()
-        self._closed = record, session.close_epoch(record)
+        self._closed = record, self._run.session.close_epoch(record)
         return self._closed
 
     def _agreed_val_loss(self) -> float | None:

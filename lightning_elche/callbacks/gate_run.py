@@ -152,7 +152,7 @@ class GateRun:
         if self._is_deferred or self._scaler is not None or not self.peers.is_alone:
             return
         loss, norm, lr = self.meter.peek()
-        if not math.isfinite(loss + norm + lr):
+        if self._judges_numbers and not math.isfinite(loss + norm + lr):
             self._judge(StepReading(loss, norm, lr, tokens=0, wall_s=1.0, epoch=epoch))
 
     def end_batch(self, *, epoch: int) -> None:

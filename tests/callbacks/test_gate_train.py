@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def test_metadata_say_what_the_log_says(tmp_path: Path) -> None:
     assert epoch["train_loss"] == pytest.approx(math.fsum(losses) / len(losses), rel=1e-6)
     assert epoch["grad_norm_max"] == max(line["grad_norm"] for line in lines)
     assert (epoch["tokens_seen"], epoch["val_loss"]) == (40, 3.0)
+
+
+def contract_without(*gates: str) -> Contract:
+    default = Contract.default()
+    return replace(default, gates=tuple(gate for gate in default.gates if gate.id not in gates))
+
+
+def test_gate_that_is_not_declared_stops_nothing(tmp_path: Path) -> None:
+    """Without 001 a run may lack its validation loss, and then has no artifacts."""
+    contract = contract_without("GATE-TRAIN-001")
+    fit_gated(tmp_path, gate={"contract": contract, "val_loss": "valid_loss"})
+    assert (run_of(tmp_path)["epochs_completed"], (tmp_path / "ckpt").exists()) == (0, False)
+
+
+def test_step_that_json_cannot_hold_is_not_logged(tmp_path: Path) -> None:
+    """Without 007 training goes on with numbers that are not finite."""
+    contract = contract_without("GATE-TRAIN-005", "GATE-TRAIN-007")
+    fit_gated(tmp_path, model=Scripted(nan_at=8), gate={"contract": contract})
+    steps = [line["step"] for line in lines_of(tmp_path / "train.jsonl")]
+    assert (steps, run_of(tmp_path)["steps"]) == (list(range(8)), 10)
 
 
 def lines_of_metadata(folder: Path) -> list[dict[str, Any]]:
