@@ -96,7 +96,7 @@ def test_the_summary_says_where_the_picture_is(summary: Summary, tmp_path: Path)
 @pytest.mark.timeout(300)
 def test_the_example_runs_to_its_summary(tmp_path: Path) -> None:
     """A short run ends with the summary, without a warning on the terminal."""
-    settings = ["--epochs", "1", "--chars", "60000", "--solo-seconds", "1", "--out", "out"]
+    settings = ["--epochs", "1", "--chars", "100000", "--solo-seconds", "1", "--out", "out"]
     finished = run_script("examples/pretrain_stdlib.py", *settings, folder=tmp_path)
     assert (finished.code, finished.stderr) == (0, "")
     assert finished.stdout.count("Result") == 1
