@@ -35,9 +35,8 @@ class StepBuffer:
         self._clock = clock
         self._records: list[StepRecord] = []
         self._drained_at = clock()
-        self._lock = (
-            threading.RLock()
-        )  # an abort may come from the thread that exchanges parameters
+        # An abort may come from the thread that exchanges parameters.
+        self._lock = threading.RLock()
 
     def add(self, record: StepRecord) -> None:
         """Add a step, and hand on all if it is time."""

@@ -40,15 +40,12 @@ class GateFolder:
         run_dir: The folder.
         record: What is known of the run so far.
         rank: This rank; 0 writes what there is one of.
-        log_options: As of `RunLog`.
 
     Attributes:
         failures: What could not be written, in words, each once.
     """
 
-    def __init__(
-        self, run_dir: Path, record: RunRecord, *, rank: int, flush_every: int, flush_ms: float
-    ) -> None:
+    def __init__(self, run_dir: Path, record: RunRecord, *, rank: int) -> None:
         self.run_dir = run_dir
         self.record = record
         self.failures: list[str] = []
@@ -57,16 +54,10 @@ class GateFolder:
         self._log: RunLog | None = None
         self._lock = threading.Lock()
         if rank in record.logged_ranks:
-            self.attempt(self._name, lambda: self._open(rank, flush_every, flush_ms))
+            self.attempt(self._name, lambda: self._open(rank))
 
-    def _open(self, rank: int, flush_every: int, flush_ms: float) -> None:
-        self._log = RunLog(
-            self.run_dir,
-            rank=rank,
-            attempt=self.record.attempt,
-            flush_every=flush_every,
-            flush_ms=flush_ms,
-        )
+    def _open(self, rank: int) -> None:
+        self._log = RunLog(self.run_dir, rank=rank, attempt=self.record.attempt)
 
     def begin(self, contract: Contract, *, epoch: int) -> None:
         """Write what a run begins with.
@@ -88,16 +79,12 @@ class GateFolder:
         self.publish(self.record)
 
     def steps(self, records: Iterable[StepRecord]) -> None:
-        """Log steps."""
+        """Log steps; they are in the file afterwards."""
         self._write(self._name, lambda log: _log_all(log, records))
 
     def event(self, name: str, **facts: object) -> None:
         """Log an event."""
         self._write(f"event {name}", lambda log: log.event(name, **facts))
-
-    def flush(self) -> None:
-        """Write the steps that are not in the file yet."""
-        self._write(self._name, lambda log: log.flush())
 
     def close(self) -> None:
         """Write what is left and close the files."""
@@ -134,3 +121,4 @@ class GateFolder:
 def _log_all(log: RunLog, records: Iterable[StepRecord]) -> None:
     for record in records:
         log.step(record)
+    log.flush()

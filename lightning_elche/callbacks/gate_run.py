@@ -93,13 +93,7 @@ class GateRun:
         self.session = GateSession(contract, run_facts(record))
         if restored is not None:
             self._restore(restored["ranks"], trainer.global_rank, trainer.world_size)
-        self.folder = GateFolder(
-            run_dir,
-            record,
-            rank=trainer.global_rank,
-            flush_every=options.flush_every,
-            flush_ms=options.flush_ms,
-        )
+        self.folder = GateFolder(run_dir, record, rank=trainer.global_rank)
         self._buffer = StepBuffer(self._take, most=options.flush_every, within_ms=options.flush_ms)
         self.folder.begin(contract, epoch=max(self.session.val_losses, default=-1) + 1)
         name = "RUN_START" if restored is None else "RESUME"
@@ -197,7 +191,6 @@ class GateRun:
     def drain(self) -> None:
         """Judge and log all steps so far, as whoever looks at the session or the log expects."""
         self._buffer.drain()
-        self.folder.flush()
 
     def _record_of(self, reading: StepReading) -> StepRecord:
         return StepRecord(

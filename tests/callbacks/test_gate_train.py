@@ -236,6 +236,25 @@ def test_several_optimizers_of_a_batch_are_one_step(tmp_path: Path) -> None:
     assert len(lines_of(tmp_path / "train.jsonl")) == 10
 
 
+class Counting(Scripted):
+    """Notes how many steps are in the log when each batch begins."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log_path = log
+        self.logged: list[int] = []
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.logged.append(self.log_path.read_bytes().count(b"\n"))
+
+
+def test_killed_process_loses_at_most_a_portion(tmp_path: Path) -> None:
+    """What is not in the file yet is less than `flush_every` steps."""
+    model = Counting(tmp_path / "train.jsonl")
+    fit_gated(tmp_path, model=model, gate={"flush_every": 4, "flush_ms": 1e9})
+    assert model.logged == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+
+
 class Scheduled(Scripted):
     """Halves its learning rate after every step."""
 
