@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
-from overhead import EpochTime
+from overhead import EpochTime, quiet_options
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
@@ -93,13 +90,7 @@ def variants(folder: Path, steps: int) -> dict[str, Callable[[int], float]]:
 
 def main() -> None:
     """Measure in turns and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="how often to measure; medians")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of an epoch")
-    options = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # advice of Lightning about loggers and workers
-    torch.set_num_threads(1)
+    options = quiet_options(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         measured = variants(Path(folder), options.steps)
         times: dict[str, list[float]] = {name: [] for name in measured}

@@ -85,15 +85,21 @@ def claim_us() -> float:
     return 1e6 * statistics.median(took)
 
 
-def main() -> None:
-    """Measure in turns and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def quiet_options(description: str | None) -> argparse.Namespace:
+    """Return the options of the command line, and keep Lightning and PyTorch out of the way."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5, help="how often to measure; medians")
     parser.add_argument("--steps", type=int, default=1000, help="steps of an epoch")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # advice of Lightning about loggers and workers
     torch.set_num_threads(1)
+    return options
+
+
+def main() -> None:
+    """Measure in turns and print medians."""
+    options = quiet_options(__doc__)
     pairs = [
         (step_us("auto", steps=options.steps), step_us("elche", steps=options.steps))
         for _ in range(options.repeats)
