@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_elche.contracts.filedigest import sha256_of_file
 from lightning_elche.contracts.runfolder.durable import rename_durably
 from lightning_elche.ops.state_digest import optimizer_state_digest
 
@@ -86,7 +86,7 @@ class EpochCheckpoint:
     def _complete(self, temporary: Path, path: Path) -> SavedCheckpoint | str:
         sha, size = self._digest
         try:
-            digest, length = _sha256(temporary)
+            digest, length = sha256_of_file(temporary), temporary.stat().st_size
             rename_durably(temporary, path)
         except OSError as err:
             return f"{type(err).__name__}: {err}"
@@ -96,12 +96,3 @@ class EpochCheckpoint:
             checkpoint_sha256=digest,
             checkpoint_bytes=length,
         )
-
-
-def _sha256(path: Path) -> tuple[str, int]:
-    digest, length = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            length += len(block)
-    return digest.hexdigest(), length

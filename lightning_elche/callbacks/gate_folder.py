@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from lightning_elche.contracts.runfolder.artifacts import (
     write_contract_copy,
     write_run,
 )
+from lightning_elche.contracts.runfolder.jsonfile import read_object
 from lightning_elche.contracts.runfolder.names import RUN_FILE, steps_name
 from lightning_elche.contracts.runfolder.runlog import RunLog, utc_now
 
@@ -24,13 +24,12 @@ __all__ = ["GateFolder", "latest_attempt"]
 def latest_attempt(run_dir: Path) -> int | None:
     """Return the attempt that a folder's run record is of; `None` if there is no record."""
     try:
-        text = (run_dir / RUN_FILE).read_bytes()
+        attempt = read_object(run_dir / RUN_FILE).get("attempt")
     except OSError:
         return None
-    try:
-        return int(json.loads(text)["attempt"])
-    except (ValueError, TypeError, KeyError):
+    except ValueError:
         return 0  # a damaged record is one all the same
+    return attempt if isinstance(attempt, int) else 0
 
 
 class GateFolder:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.model import Contract
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ CHOICES = {
     "log_ranks": ("all", "zero"),
     "sync": ("auto", "immediate", "deferred"),
 }
-NEEDS_VALIDATION = tuple(f"GATE-TRAIN-00{number}" for number in (2, 3, 4, 5))
+NEEDS_VALIDATION = (gateids.ARTIFACTS, gateids.TARGET, gateids.PATIENCE, gateids.DIVERGENCE)
 
 
 @dataclass(frozen=True, kw_only=True)

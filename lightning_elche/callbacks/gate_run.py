@@ -17,6 +17,7 @@ from lightning_elche.callbacks.gate_peers import GatePeers
 from lightning_elche.callbacks.gate_record import first_record
 from lightning_elche.contracts.aborts import abort_facts, violation_of
 from lightning_elche.contracts.float32 import to_float32
+from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.gates.steps import is_clean
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import RunRecord, StepRecord
@@ -70,7 +71,7 @@ class GateRun:
         self._skips = 0
         self._epoch = trainer.current_epoch
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self._judges_numbers = contract.declares("GATE-TRAIN-007")
+        self._judges_numbers = contract.declares(gateids.INSTABILITY)
         self.steps = self.tokens = 0
         self.stop_reason: str | None = None
         device = trainer.strategy.root_device
@@ -78,7 +79,7 @@ class GateRun:
             options.sync == "auto" and device.type == "cuda"
         )
         self._utilization = GpuUtilization(device)
-        self.meter = StepMeter(
+        self._meter = StepMeter(
             num_tokens=options.num_tokens or count_tokens, clip_norm=options.clip_norm
         )
         self.peers = GatePeers(trainer, self)
@@ -124,7 +125,7 @@ class GateRun:
 
     def begin_batch(self, batch: Any) -> None:  # noqa: ANN401  # whatever the DataLoader yields
         """Take note of a batch that is about to be trained."""
-        self.meter.begin_batch(batch)
+        self._meter.begin_batch(batch)
 
     def add_loss(self, loss: Tensor, *, accumulate: int) -> None:
         """Take note of the loss of a backward pass.
@@ -134,7 +135,7 @@ class GateRun:
             accumulate: The Trainer's `accumulate_grad_batches`.
         """
         scale = 1.0 if self._scaler is None else self._scaler.get_scale()
-        self.meter.add_loss(loss, factor=accumulate / scale)
+        self._meter.add_loss(loss, factor=accumulate / scale)
 
     def before_step(self, optimizer: torch.optim.Optimizer, *, epoch: int) -> None:
         """Take note of gradients; a rank alone stops here, before they spoil the parameters.
@@ -142,10 +143,10 @@ class GateRun:
         Raises:
             GateViolation: If loss, gradients or learning rate are not finite.
         """
-        self.meter.add_optimizer(optimizer)
+        self._meter.add_optimizer(optimizer)
         if self._is_deferred or self._scaler is not None or not self.peers.is_alone:
             return
-        loss, norm, lr = self.meter.peek()
+        loss, norm, lr = self._meter.peek()
         if self._judges_numbers and not math.isfinite(loss + norm + lr):
             self._judge(StepReading(loss, norm, lr, tokens=0, wall_s=1.0, epoch=epoch))
 
@@ -155,12 +156,12 @@ class GateRun:
         Raises:
             GateViolation: If a rule is broken and all ranks know.
         """
-        self.meter.end_batch(epoch=epoch)
+        self._meter.end_batch(epoch=epoch)
         self._read(newest=not self._is_deferred)
         self.peers.end_step()
 
     def _read(self, *, newest: bool) -> None:
-        for reading in self.meter.readings(newest=newest):
+        for reading in self._meter.readings(newest=newest):
             if self._pending is None:  # what follows a spoiled step is spoiled, too
                 self._judge(reading)
 
@@ -274,7 +275,7 @@ class GateRun:
     def write_failure(self, failures: list[str]) -> Violation:
         """Return the violation that lies in files that could not be written."""
         return Violation(
-            gate="GATE-TRAIN-002",
+            gate=gateids.ARTIFACTS,
             abort=Abort.ARTIFACT_WRITE_FAILED,
             message=f"ARTIFACT_WRITE_FAILED: {'; '.join(failures)}",
         )

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Protocol
 
 __all__ = ["EpochRecord", "RunRecord", "StepColumns", "StepLike", "StepRecord", "columns_of"]
 
 RUN_SCHEMA = "elche/run-v1"
-STEP_NAMES = (
-    "step",
-    "train_loss",
-    "grad_norm",
-    "lr",
-    "tokens_per_sec",
-    "gpu_util_pct",
-    "wall_ms",
-    "epoch",
-    "attempt",
-)
-STEP_FIELDS = attrgetter(*STEP_NAMES)
 
 
 class StepLike(Protocol):
@@ -98,6 +86,10 @@ class StepRecord:
     wall_ms: float | None = None
     epoch: int | None = None
     attempt: int | None = None
+
+
+STEP_NAMES = tuple(own.name for own in fields(StepRecord))
+STEP_FIELDS = attrgetter(*STEP_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

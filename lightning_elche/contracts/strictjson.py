@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-__all__ = ["dump_strictly", "float_of", "jsonable"]
+__all__ = ["dump_strictly", "float_of", "jsonable", "number_of"]
 
 
 def jsonable(value: object) -> object:
@@ -21,18 +21,20 @@ def jsonable(value: object) -> object:
 
 
 def float_of(value: object) -> float | None:
-    """Return the number that `jsonable` has made `value` of; `None` if it was none.
+    """Return the number that `jsonable` has made `value` of; `None` if it was none."""
+    if isinstance(value, str):
+        return float(value) if value in ("nan", "inf", "-inf") else None
+    return number_of(value)
 
-    Integers that are too large for a float are infinite.
-    """
-    if isinstance(value, bool):
+
+def number_of(value: object) -> float | None:
+    """Return a number as a float, infinite if it is too large for one; `None` for all else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    if isinstance(value, (int, float)):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
-    return float(value) if value in ("nan", "inf", "-inf") else None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def dump_strictly(value: object, *, indent: int | None = None) -> bytes:

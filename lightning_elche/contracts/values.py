@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from lightning_elche.contracts.float32 import to_float32
 from lightning_elche.contracts.records import StepLike, StepRecord
-from lightning_elche.contracts.strictjson import float_of
+from lightning_elche.contracts.strictjson import float_of, number_of
 
 __all__ = [
     "ABSENT",
     "STEP_END",
-    "number_of",
     "plain_record",
     "read_float",
     "shown",
@@ -33,16 +31,6 @@ def value_of(record: Mapping[str, object] | StepLike, name: str) -> object:
     if isinstance(record, Mapping):
         return record.get(name, ABSENT)
     return getattr(record, name, ABSENT)
-
-
-def number_of(value: object) -> float | None:
-    """Return a number as a float, infinite if it is too large for one; `None` for all else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def read_float(value: object) -> float:

@@ -15,14 +15,14 @@ from lightning_elche.contracts.float32 import perplexity
 from lightning_elche.contracts.gates.hyperparameters import resolve_hyperparameters
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import EpochRecord, RunRecord, StepRecord
-from lightning_elche.contracts.runfolder.runlog import (
-    RunLog,
+from lightning_elche.contracts.runfolder.artifacts import (
     epoch_facts,
     supersede_epochs,
     write_contract_copy,
     write_epoch,
     write_run,
 )
+from lightning_elche.contracts.runfolder.runlog import RunLog
 from lightning_elche.contracts.session import EpochEnd, GateSession, RunEnd, RunFacts
 from lightning_elche.contracts.verdicts import Abort, GateResult, Violation
 

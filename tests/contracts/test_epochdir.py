@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightning_elche.contracts.model import Contract
+from lightning_elche.contracts.runfolder.artifacts import write_epoch
 from lightning_elche.contracts.runfolder.epochdir import EpochFolder, read_epochs
-from lightning_elche.contracts.runfolder.runlog import write_epoch
 from tests.contracts.epochs import epoch_record
 
 DEFAULT = Contract.default()

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_elche.contracts.model import Hyperparameters
 from lightning_elche.contracts.records import RunRecord
-from lightning_elche.contracts.runfolder.runlog import write_run
+from lightning_elche.contracts.runfolder.artifacts import write_run
 from lightning_elche.contracts.runfolder.runrecord import hyperparameters_of, read_run
 
 LEAST: dict[str, Any] = {

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_elche.contracts.float32 import to_float32
+from lightning_elche.contracts.strictjson import number_of
 from lightning_elche.contracts.values import (
     ABSENT,
-    number_of,
     plain_record,
     read_float,
     shown,

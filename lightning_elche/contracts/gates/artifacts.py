@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from lightning_elche.contracts.filedigest import sha256_of_file
 from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.gates.tally import MAX_FINDINGS, Tally
 from lightning_elche.contracts.model import Contract
@@ -21,7 +21,6 @@ __all__ = ["ArtifactEvidence", "Digest", "judge_artifacts"]
 Digest = Callable[[Path, str], str | None]
 
 DEFAULT_ALGORITHM = "elche-state-v1"
-BLOCK_BYTES = 1 << 20
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -103,13 +102,5 @@ def _judge_bytes(tally: Tally, record: EpochRecord, path: Path, at: Location) ->
     size = path.stat().st_size
     if record.checkpoint_bytes not in (None, size):
         tally.fail(f"{at.path}: has {size} bytes, not {record.checkpoint_bytes}", at)
-    elif record.checkpoint_sha256 not in (None, _sha256(path)):
+    elif record.checkpoint_sha256 not in (None, sha256_of_file(path)):
         tally.fail(f"{at.path}: its digest is not {record.checkpoint_sha256}", at)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

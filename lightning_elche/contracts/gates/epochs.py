@@ -19,8 +19,8 @@ from lightning_elche.contracts.gates.tally import Tally
 from lightning_elche.contracts.gates.thresholds import Window, checks_over_epochs
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import EpochRecord
-from lightning_elche.contracts.strictjson import jsonable
-from lightning_elche.contracts.values import number_of, read_float
+from lightning_elche.contracts.strictjson import jsonable, number_of
+from lightning_elche.contracts.values import read_float
 from lightning_elche.contracts.verdicts import GateResult, Verdict
 
 __all__ = ["EpochHistory"]

@@ -22,10 +22,9 @@ from lightning_elche.contracts.gates.thresholds import Window, checks_over_steps
 from lightning_elche.contracts.gates.totals import EpochTotals, UtilTotals
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import StepColumns, StepLike
-from lightning_elche.contracts.strictjson import jsonable
+from lightning_elche.contracts.strictjson import jsonable, number_of
 from lightning_elche.contracts.values import (
     ABSENT,
-    number_of,
     plain_record,
     read_float,
     step_of,

@@ -10,9 +10,9 @@ from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.gates.divergence import check_non_divergence
 from lightning_elche.contracts.model import FieldSpec
 from lightning_elche.contracts.records import StepLike
+from lightning_elche.contracts.strictjson import number_of
 from lightning_elche.contracts.values import (
     STEP_END,
-    number_of,
     shown,
     type_problem,
     value_of,

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_elche.contracts.grammar.schema import schema_problems
 from lightning_elche.contracts.records import EpochRecord
 from lightning_elche.contracts.runfolder.jsonfile import read_object
-from lightning_elche.contracts.values import number_of
+from lightning_elche.contracts.strictjson import number_of
 
 __all__ = ["EpochMetadata", "read_metadata", "record_of"]
 

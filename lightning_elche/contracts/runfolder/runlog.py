@@ -9,14 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from lightning_elche.contracts.records import StepRecord
-from lightning_elche.contracts.runfolder.artifacts import (
-    epoch_facts,
-    supersede_epochs,
-    write_contract_copy,
-    write_epoch,
-    write_run,
-)
-from lightning_elche.contracts.runfolder.durable import rename_durably, sync_folder
 from lightning_elche.contracts.runfolder.names import events_name, steps_name
 from lightning_elche.contracts.runfolder.stepline import format_step
 from lightning_elche.contracts.runfolder.torntail import (
@@ -26,18 +18,7 @@ from lightning_elche.contracts.runfolder.torntail import (
 )
 from lightning_elche.contracts.strictjson import dump_strictly
 
-__all__ = [
-    "RunLog",
-    "cut_torn_tail",
-    "epoch_facts",
-    "rename_durably",
-    "supersede_epochs",
-    "sync_folder",
-    "utc_now",
-    "write_contract_copy",
-    "write_epoch",
-    "write_run",
-]
+__all__ = ["RunLog", "utc_now"]
 
 MAX_PENDING_BYTES = 1 << 24
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

@@ -11,7 +11,7 @@ from lightning_elche.contracts.grammar.schema import schema_problems
 from lightning_elche.contracts.model import Hyperparameters
 from lightning_elche.contracts.records import RunRecord
 from lightning_elche.contracts.runfolder.jsonfile import read_object
-from lightning_elche.contracts.values import number_of
+from lightning_elche.contracts.strictjson import number_of
 
 __all__ = ["hyperparameters_of", "read_run"]
 

@@ -11,7 +11,8 @@ from lightning_elche.contracts.gates.steps import SIX_FIELDS
 from lightning_elche.contracts.records import StepColumns, StepRecord
 from lightning_elche.contracts.steplog.file import MAX_LINE_BYTES, open_regular
 from lightning_elche.contracts.steplog.reading import read_steps
-from lightning_elche.contracts.values import number_of, type_problem
+from lightning_elche.contracts.strictjson import number_of
+from lightning_elche.contracts.values import type_problem
 from lightning_elche.contracts.verdicts import Location
 
 __all__ = ["LoggedStep", "iter_steps"]
