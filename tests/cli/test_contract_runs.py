@@ -192,9 +192,10 @@ def test_findings_are_limited_on_request(run: Path, capsys: pytest.CaptureFixtur
     assert "and 2 more like this" in capsys.readouterr().out
 
 
-def test_torn_tail_is_forgiven_while_the_run_goes_on(run: Path) -> None:
+@pytest.mark.parametrize("name", ["train.jsonl", "events.jsonl"])
+def test_torn_tail_is_forgiven_while_the_run_goes_on(run: Path, name: str) -> None:
     """`--live`; afterwards every line is complete."""
-    with (run / "train.jsonl").open("a", encoding="utf-8") as log:
+    with (run / name).open("a", encoding="utf-8") as log:
         log.write('{"step": 12, "train')
     assert check(run, "--gate", "train-log") == 1
     assert check(run, "--gate", "train-log", "--live") == 0

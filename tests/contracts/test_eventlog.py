@@ -31,16 +31,36 @@ def test_events_are_read_as_they_were_written(tmp_path: Path) -> None:
     log.event("RUN_START")
     log.event("CKPT_FAILED", epoch=3, reason="full")
     log.close()
-    (found,) = read_events(tmp_path / "events.rank2.jsonl", rank=2)
+    (found,) = read_events(tmp_path / "events.rank2.jsonl", rank=2).events
     assert (found.name, found.rank, found.attempt, found.epoch) == ("CKPT_FAILED", 2, 1, 3)
     assert found.at == Location(path="events.rank2.jsonl", line=2)
 
 
-def test_line_that_was_not_written_to_its_end_is_passed_over(tmp_path: Path) -> None:
-    """A killed run may leave one, and blank lines do no harm."""
+@pytest.mark.parametrize(
+    "tail", [b'{"event":"AB', b"\x00\x00\x00", b'\x00{"event":"ABORT"}', b"\xff", b"12"]
+)
+def test_line_that_was_not_written_to_its_end_is_located(tmp_path: Path, tail: bytes) -> None:
+    """A killed run may leave one, and a power cut zeros; blank lines do no harm."""
     path = tmp_path / "events.jsonl"
-    path.write_bytes(b'{"event":"ABORT"}\n\n{"event":"AB')
-    assert [one.at.line for one in read_events(path, rank=0)] == [1]
+    path.write_bytes(b'{"event":"ABORT"}\n\n' + tail)
+    log = read_events(path, rank=0)
+    assert [one.at.line for one in log.events] == [1]
+    assert log.torn_tail == Location(path="events.jsonl", line=3)
+
+
+def test_line_that_lacks_only_its_end_counts(tmp_path: Path) -> None:
+    """A resumed run would complete it."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event":"RESUME"}\n{"event":"ABORT"}')
+    log = read_events(path, rank=0)
+    assert ([one.name for one in log.events], log.torn_tail) == (["RESUME", "ABORT"], None)
+
+
+def test_white_space_at_the_end_is_no_line(tmp_path: Path) -> None:
+    """An editor may leave some."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event":"ABORT"}\n  \r\n ')
+    assert read_events(path, rank=0).torn_tail is None
 
 
 @pytest.mark.parametrize(

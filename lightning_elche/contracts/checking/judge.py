@@ -152,7 +152,9 @@ def _lost_steps(evidence: RunEvidence, contract: Contract) -> Iterator[Finding]:
 
 
 def _lost_events(evidence: RunEvidence) -> Iterator[Finding]:
-    """Say so if an event log does not tell the end that the run's record tells of."""
+    """Say so if an event log is cut off, or lacks the end that the run's record tells of."""
+    for at in evidence.torn_events:
+        yield _error("torn last line: events may be lost", at)
     run = evidence.run
     if run is None or run.status not in (*FINISHED, "ABORTED"):
         return

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from lightning_elche.contracts.runfolder.jsonfile import parse_object
 from lightning_elche.contracts.runfolder.names import events_name
+from lightning_elche.contracts.runfolder.torntail import is_record
 from lightning_elche.contracts.steplog.file import Lines, open_regular, read_lines
 from lightning_elche.contracts.verdicts import Location
 
-__all__ = ["Event", "current_events", "read_events", "resumed_at"]
+__all__ = ["Event", "EventLog", "current_events", "read_events", "resumed_at"]
 
 # The rest is for people.
 JUDGED = frozenset({"ABORT", "CKPT_FAILED", "CYCLE", "RESUME", "RUN_END"})
@@ -39,11 +41,23 @@ class Event:
     at: Location
 
 
-def read_events(path: Path, *, rank: int) -> tuple[Event, ...]:
-    """Read those events that say whether a run is healthy.
+@dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """The event log of one rank.
 
-    A last line that was not written to its end is passed over, because an event counts when its
-    line is complete.
+    Attributes:
+        events: Those events that say whether a run is healthy, in the order of the log.
+        torn_tail: Where the last line begins, if it was not written to its end.
+    """
+
+    events: tuple[Event, ...]
+    torn_tail: Location | None = None
+
+
+def read_events(path: Path, *, rank: int) -> EventLog:
+    """Read an event log.
+
+    A last line counts if all that it lacks is its line end.
 
     Args:
         path: The file.
@@ -53,13 +67,17 @@ def read_events(path: Path, *, rank: int) -> tuple[Event, ...]:
         OSError: If it cannot be read.
         ValueError: If a line of it is no JSON object; the message says which and why.
     """
+    events: list[Event] = []
+    torn_tail = None
     with open_regular(path) as file:
-        events = [
-            _event(line, number, rank)
-            for number, line in enumerate(_lines(read_lines(file, size=path.stat().st_size)), 1)
-            if line.strip()
-        ]
-    return tuple(one for one in events if one.name in JUDGED)
+        lines = _lines(read_lines(file, size=path.stat().st_size))
+        for number, line in enumerate(lines, 1):
+            if line.strip() and (line.endswith(b"\n") or is_record(line)):
+                events.append(_event(line, number, rank))
+            elif line.strip():
+                torn_tail = Location(path=events_name(rank), line=number)
+    judged = tuple(one for one in events if one.name in JUDGED)
+    return EventLog(events=judged, torn_tail=torn_tail)
 
 
 def current_events(events: Iterable[Event]) -> tuple[Event, ...]:
@@ -89,12 +107,11 @@ def _takes_back(resume: Event, event: Event) -> bool:
 
 
 def _lines(blocks: Iterable[Lines]) -> Iterator[bytes]:
+    """Yield the lines with their ends; only the last one may lack its own."""
     for block in blocks:
         if block.is_too_long:
             raise ValueError("has a line of more than a mebibyte")
-        lines = block.text.split(b"\n")
-        # What stands behind the last line end has not been written to its end.
-        yield from lines[:-1]
+        yield from BytesIO(block.text)
 
 
 def _event(line: bytes, number: int, rank: int) -> Event:

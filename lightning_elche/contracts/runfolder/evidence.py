@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lightning_elche.contracts.aborts import violation_of
+from lightning_elche.contracts.gates import ids as gateids
 from lightning_elche.contracts.gates.stepgates import StepGates
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import EpochRecord, RunRecord
@@ -15,7 +16,7 @@ from lightning_elche.contracts.runfolder.eventlog import Event, resumed_at
 from lightning_elche.contracts.runfolder.names import steps_name
 from lightning_elche.contracts.runfolder.rundir import RunFolder
 from lightning_elche.contracts.steplog.reading import read_steps
-from lightning_elche.contracts.verdicts import Finding, Violation
+from lightning_elche.contracts.verdicts import Finding, Location, Severity, Violation
 
 __all__ = ["RunEvidence", "gather_evidence"]
 
@@ -28,6 +29,7 @@ class RunEvidence:
         run: The run record, `None` if there is none.
         events: The events that count.
         logs: The gates over the step log of each rank.
+        torn_events: Where an event log ends within a line, unless the run may be going on.
         missing_logs: Ranks whose log should be there and is not.
         notes: What the reader of the logs has to say.
         epochs: The files of the epochs.
@@ -36,6 +38,7 @@ class RunEvidence:
     run: RunRecord | None
     events: tuple[Event, ...]
     logs: Mapping[int, StepGates]
+    torn_events: tuple[Location, ...]
     missing_logs: tuple[int, ...]
     notes: tuple[Finding, ...]
     epochs: EpochFolder
@@ -85,11 +88,14 @@ def gather_evidence(folder: RunFolder, contract: Contract, *, is_live: bool) -> 
             resumed = resumed_at(folder.events, rank=rank)
             read = read_steps(path, logs[rank], name=name, is_live=is_live, resumed_at=resumed)
             notes += read.findings
+    if is_live:
+        notes += map(_incomplete, folder.torn_events)
     run = folder.run
     return RunEvidence(
         run=run,
         events=folder.events,
         logs=logs,
+        torn_events=() if is_live else folder.torn_events,
         missing_logs=tuple(rank for rank in logs if folder.step_logs.get(rank) is None),
         notes=tuple(notes),
         epochs=read_epochs(
@@ -99,3 +105,8 @@ def gather_evidence(folder: RunFolder, contract: Contract, *, is_live: bool) -> 
             before_epoch=run.epochs_completed if is_live and run is not None else None,
         ),
     )
+
+
+def _incomplete(at: Location) -> Finding:
+    message = "the last line is not complete yet"
+    return Finding(rule=gateids.METRICS, severity=Severity.NOTE, message=message, at=at)

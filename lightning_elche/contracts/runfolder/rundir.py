@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from lightning_elche.contracts.records import RunRecord
-from lightning_elche.contracts.runfolder.eventlog import Event, current_events, read_events
+from lightning_elche.contracts.runfolder.eventlog import (
+    Event,
+    EventLog,
+    current_events,
+    read_events,
+)
 from lightning_elche.contracts.runfolder.names import (
     CONTRACT_COPY,
     RUN_FILE,
@@ -18,6 +23,7 @@ from lightning_elche.contracts.runfolder.names import (
     steps_name,
 )
 from lightning_elche.contracts.runfolder.runrecord import read_run
+from lightning_elche.contracts.verdicts import Location
 from lightning_elche.exceptions import ElCheError
 
 __all__ = ["RunFolder", "RunUnreadable", "lies_within"]
@@ -39,6 +45,7 @@ class RunFolder:
         contract: The copy of the contract, `None` if there is none.
         step_logs: Where the step log of each rank is, `None` for one that should be there.
         events: The events of all ranks that still count.
+        torn_events: Where the event log of a rank ends within a line.
     """
 
     path: Path
@@ -46,6 +53,7 @@ class RunFolder:
     contract: Path | None
     step_logs: Mapping[int, Path | None]
     events: tuple[Event, ...]
+    torn_events: tuple[Location, ...]
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -63,12 +71,14 @@ class RunFolder:
             raise RunUnreadable(
                 f"`RUN_DIR` must have {RUN_FILE} or {steps_name(0)}, {path} has neither."
             )
+        logs = tuple(_event_logs(path, step_logs))
         return cls(
             path=path,
             run=run,
             contract=_file(path, CONTRACT_COPY),
             step_logs=step_logs,
-            events=_events(path, step_logs),
+            events=current_events(event for log in logs for event in log.events),
+            torn_events=tuple(log.torn_tail for log in logs if log.torn_tail is not None),
         )
 
 
@@ -93,13 +103,11 @@ def _step_logs(folder: Path, run: RunRecord | None) -> dict[int, Path | None]:
     return {rank: _file(folder, steps_name(rank)) for rank in sorted(ranks)}
 
 
-def _events(folder: Path, ranks: Mapping[int, Path | None]) -> tuple[Event, ...]:
-    events: list[Event] = []
+def _event_logs(folder: Path, ranks: Mapping[int, Path | None]) -> Iterator[EventLog]:
     for rank in sorted({0, *ranks}):
         file = _file(folder, events_name(rank))
         if file is not None:
-            events += _read(file, partial(read_events, file, rank=rank))
-    return current_events(events)
+            yield _read(file, partial(read_events, file, rank=rank))
 
 
 def _read(path: Path, read: Callable[[], Result]) -> Result:

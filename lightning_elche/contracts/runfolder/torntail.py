@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["complete_last_line", "cut_torn_tail", "torn_tail"]
+__all__ = ["complete_last_line", "cut_torn_tail", "is_record", "torn_tail"]
 
 BLOCK_BYTES = 1 << 16
 
@@ -36,12 +36,13 @@ def cut_torn_tail(path: Path) -> bytes | None:
 def complete_last_line(path: Path) -> None:
     """Give the last line its end if that is all it lacks."""
     tail = torn_tail(path)
-    if tail is not None and _is_record(tail):
+    if tail is not None and is_record(tail):
         with path.open("ab") as file:
             file.write(b"\n")
 
 
-def _is_record(tail: bytes) -> bool:
+def is_record(tail: bytes) -> bool:
+    """Return whether a last line is complete but for its line end."""
     try:
         return isinstance(json.loads(tail), dict)
     except (ValueError, RecursionError):
