@@ -8,13 +8,21 @@ if TYPE_CHECKING:
     from lightning_elche.contracts.verdicts import Finding, Violation
 
 __all__ = [
+    "AggregationError",
     "ContractError",
+    "DeadlineExceeded",
     "ElCheError",
+    "FlatSizeError",
     "GateViolation",
     "MisalignedCollective",
+    "MixedTensorsError",
+    "NoGradientsError",
     "PeerLost",
     "RankFailed",
     "RankMismatch",
+    "RecoveryHalted",
+    "WeightsError",
+    "WorkerBusy",
 ]
 
 
@@ -126,3 +134,85 @@ class GateViolation(ElCheError, RuntimeError):
     def exit_code(self) -> int:
         """What the job should end with."""
         return self.violation.exit_code
+
+
+class AggregationError(ElCheError, RuntimeError):
+    """Gradients of several tasks cannot be made into one."""
+
+
+class NoGradientsError(AggregationError):
+    """There is no task, or none reaches a parameter that is trained."""
+
+
+class MixedTensorsError(AggregationError, TypeError):
+    """Tensors differ in device or dtype, and nothing is moved or cast."""
+
+
+class WeightsError(AggregationError, ValueError):
+    """Weights do not fit what they weigh."""
+
+
+class FlatSizeError(AggregationError, ValueError):
+    """A flat vector has another number of elements than the tensors it stands for."""
+
+
+class RecoveryHalted(ElCheError, RuntimeError):
+    """A spoiled run cannot be repaired, or was repaired too often: it ends, on all ranks.
+
+    Attributes:
+        reason: Why.
+        step: The optimizer step of this rank.
+        level: The safety level.
+        rank: The rank that could not go on.
+        is_poisoned: Whether the parameters are still the spoiled ones.
+        exit_code: What the job should end with.
+    """
+
+    exit_code = 40
+
+    def __init__(
+        self, reason: str, step: int, level: int, rank: int = 0, is_poisoned: bool = False
+    ) -> None:
+        super().__init__(reason, step, level, rank, is_poisoned)
+        self.reason = reason
+        self.step, self.level, self.rank = step, level, rank
+        self.is_poisoned = is_poisoned
+
+    def __str__(self) -> str:
+        state = "spoiled" if self.is_poisoned else "those before the damage"
+        return (
+            f"{self.reason} (rank {self.rank}, step {self.step}). The parameters in memory are "
+            f"{state}."
+        )
+
+
+class DeadlineExceeded(ElCheError, TimeoutError):
+    """A task was not over by its deadline.
+
+    Attributes:
+        name: Of the task.
+        timeout_s: Seconds that it had.
+    """
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        super().__init__(name, timeout_s)
+        self.name, self.timeout_s = name, timeout_s
+
+    def __str__(self) -> str:
+        return f"Task {self.name!r} was not over within {self.timeout_s:g} seconds."
+
+
+class WorkerBusy(ElCheError, RuntimeError):
+    """A worker takes no task: its queue is full, or all its threads are stuck.
+
+    Attributes:
+        name: Of the task.
+        reason: Why.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"Task {self.name!r} was not taken: {self.reason}."
