@@ -48,6 +48,17 @@ class Empty(Callback):
     """Does nothing; Lightning calls all of its hooks."""
 
 
+class TakesNorm(Callback):
+    """Reads the norm of the gradients at every step, as whoever wants to log it does."""
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients).item()
+
+
 def step_us(steps: int, *, logs: bool = False, **options: Any) -> float:  # noqa: ANN401
     """Return how long a step takes in microseconds, the first epoch aside."""
     seed_everything(0, verbose=False)
@@ -77,6 +88,7 @@ def variants(folder: Path, steps: int) -> dict[str, Callable[[int], float]]:
     return {
         "no callback": lambda _: step_us(steps),
         "empty callback": lambda _: step_us(steps, callbacks=[Empty()]),
+        "callback that takes the norm": lambda _: step_us(steps, callbacks=[TakesNorm()]),
         "GateTrain": lambda repeat: gate("plain", repeat),
         "Lightning's clipping, empty callback": lambda _: step_us(
             steps, callbacks=[Empty()], **clips

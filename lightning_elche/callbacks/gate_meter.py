@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from lightning_elche.ops.grad_norm import total_norm
 __all__ = ["StepMeter", "StepReading", "count_tokens"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would take longer to make than all else
 class StepReading:
     """What one optimizer step was like.
 
@@ -35,6 +35,10 @@ class StepReading:
     tokens: int
     wall_s: float
     epoch: int
+
+    def read(self) -> StepReading:
+        """Return the reading itself, there being nothing to wait for."""
+        return self
 
 
 class StepMeter:
@@ -56,12 +60,13 @@ class StepMeter:
         self._num_tokens = num_tokens
         self._clip_norm = clip_norm
         self._clock = clock
-        self._queue: deque[_Unread] = deque()
+        self._queue: deque[StepReading | _Unread] = deque()
         self._reset()
 
     def _reset(self) -> None:
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._numbers: tuple[float, float] | None = None  # loss and norm, if they were read
         self._lr = 0.0
         self._tokens = 0
         self._began: float | None = None
@@ -80,36 +85,42 @@ class StepMeter:
             factor: Undoes what the loss was multiplied by for the sake of the gradients.
         """
         loss = loss.detach()
+        self._numbers = None
         self._losses.append(loss if factor == 1.0 else loss * factor)
 
     def add_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Take note of the gradients of an optimizer that is about to step."""
         if not self._norms:
             self._lr = float(optimizer.param_groups[0]["lr"])
+        self._numbers = None
         self._norms.append(total_norm(optimizer, clip_norm=self._clip_norm))
 
     def peek(self) -> tuple[float, float, float]:
         """Return loss, gradient norm and learning rate of the present step, once computed."""
-        loss, norm = self._mean_loss(), self._norm()
-        return float(loss), float(norm), self._lr
+        if self._numbers is None:
+            self._numbers = float(self._mean_loss()), float(self._norm())
+        return *self._numbers, self._lr
 
     def end_batch(self, *, epoch: int) -> None:
         """Take note of the end of a batch, which ends the step if an optimizer was in it."""
         if not self._norms or not self._losses or self._began is None:
             return
         wall_s = self._clock() - self._began
-        numbers = _on_host(self._mean_loss(), self._norm())
-        self._queue.append(_Unread(numbers, self._lr, self._tokens, wall_s, epoch))
+        if self._losses[0].device.type == "cuda":
+            numbers = _OnTheWay(self._mean_loss(), self._norm())
+            self._queue.append(_Unread(numbers, self._lr, self._tokens, wall_s, epoch))
+        else:
+            self._queue.append(StepReading(*self.peek(), self._tokens, wall_s, epoch))
         self._reset()
 
-    def readings(self, *, newest: bool) -> Iterator[StepReading]:
-        """Yield the steps that are over, each once.
+    def readings(self, *, newest: bool) -> list[StepReading]:
+        """Return the steps that are over, each once.
 
         Args:
             newest: Include the last one, for which the device may have to be waited for.
         """
-        while len(self._queue) > (0 if newest else 1):
-            yield self._queue.popleft().read()
+        num_ready = len(self._queue) - (0 if newest else 1)
+        return [self._queue.popleft().read() for _ in range(num_ready)]
 
     def _mean_loss(self) -> Tensor:
         losses = self._losses
@@ -124,15 +135,14 @@ class StepMeter:
 class _Unread:
     """A step whose numbers may still be on their way from the device."""
 
-    numbers: tuple[float, float] | _OnTheWay
+    numbers: _OnTheWay
     lr: float
     tokens: int
     wall_s: float
     epoch: int
 
     def read(self) -> StepReading:
-        numbers = self.numbers
-        loss, norm = numbers.wait() if isinstance(numbers, _OnTheWay) else numbers
+        loss, norm = self.numbers.wait()
         return StepReading(loss, norm, self.lr, self.tokens, self.wall_s, self.epoch)
 
 
@@ -152,26 +162,20 @@ class _OnTheWay:
         return loss, norm
 
 
-def _on_host(loss: Tensor, norm: Tensor) -> tuple[float, float] | _OnTheWay:
-    if loss.device.type == "cuda":
-        return _OnTheWay(loss, norm)
-    return loss.item(), norm.item()
-
-
 def count_tokens(batch: Any) -> int:  # noqa: ANN401  # whatever the DataLoader yields
     """Return the elements of `batch["input_ids"]`, else the leading size of the first tensor."""
     if isinstance(batch, dict) and isinstance(batch.get("input_ids"), Tensor):
         return int(batch["input_ids"].numel())
     tensor = _first_tensor(batch)
-    return 0 if tensor is None else int(tensor.shape[0]) if tensor.ndim else 1
+    return 0 if tensor is None else tensor.size(0) if tensor.ndim else 1
 
 
 def _first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401
     if isinstance(batch, Tensor):
         return batch
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    if isinstance(batch, (list, tuple)):
-        found = (_first_tensor(part) for part in batch)
-        return next((tensor for tensor in found if tensor is not None), None)
+    parts = batch.values() if isinstance(batch, dict) else batch
+    for part in parts if isinstance(batch, (dict, list, tuple)) else ():
+        tensor = _first_tensor(part)
+        if tensor is not None:
+            return tensor
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -44,9 +46,33 @@ def test_gradients_below_the_limit_stay() -> None:
     assert gradients_of(optimizer) == [3.0, 4.0]
 
 
-def test_older_torch_has_the_same_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before PyTorch 2.6 there is no function for it."""
-    expected = total_norm(optimizer_with(3.0, 4.0, 12.0))
-    monkeypatch.delattr(torch.nn.utils, "get_total_norm", raising=False)
-    assert float(total_norm(optimizer_with(3.0, 4.0, 12.0))) == float(expected) == 13.0
-    assert float(total_norm(optimizer_with(None))) == 0.0
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.bfloat16,) * 2])
+def test_norm_is_that_of_pytorch(dtypes: tuple[torch.dtype, ...]) -> None:
+    """To the last bit, for gradients of one type and of several, and those clipped are, too."""
+    own, theirs = (optimizer_of(dtypes, shape=(3, 5)) for _ in range(2))
+    expected = torch.nn.utils.clip_grad_norm_(theirs.param_groups[0]["params"], 0.5)
+    assert torch.equal(total_norm(own, clip_norm=0.5), expected)
+    pairs = zip(*(one.param_groups[0]["params"] for one in (own, theirs)), strict=True)
+    assert all(torch.equal(one.grad, other.grad) for one, other in pairs)
+
+
+def test_gradients_just_at_the_limit_are_clipped_as_by_pytorch() -> None:
+    """By a norm that is a millionth larger."""
+    optimizer = optimizer_with(3.0, 4.0)
+    total_norm(optimizer, clip_norm=5.0)
+    assert gradients_of(optimizer)[0] < 3.0
+
+
+def test_norm_that_is_no_number_spoils_all_gradients() -> None:
+    """As clipping does in PyTorch."""
+    optimizer = optimizer_with(3.0, float("nan"))
+    assert math.isnan(float(total_norm(optimizer, clip_norm=5.0)))
+    assert all(map(math.isnan, gradients_of(optimizer)))
+
+
+def optimizer_of(dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]) -> torch.optim.Optimizer:
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.zeros(shape, dtype=dtype)) for dtype in dtypes]
+    for parameter in parameters:
+        parameter.grad = torch.randn(shape, dtype=parameter.dtype)
+    return torch.optim.SGD(parameters, lr=0.1)
