@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -31,9 +29,10 @@ def total_norm(optimizer: torch.optim.Optimizer, *, clip_norm: float | None = No
     return clip_grad_norm_(owners, clip_norm)
 
 
-def _norm(gradients: Sequence[Tensor]) -> Tensor:
+def _norm(gradients: list[Tensor]) -> Tensor:
     if not gradients:
         return torch.tensor(0.0)
     norms = torch._foreach_norm(gradients)
     device = norms[0].device
-    return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([one.to(device) for one in norms]))
+    return norm
