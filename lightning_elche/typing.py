@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["AbortSource", "SubscribesToAverages"]
+__all__ = ["AbortSource", "RecoverySource", "SubscribesToAverages"]
 
 
 @runtime_checkable
@@ -44,5 +44,41 @@ class AbortSource(Protocol):
             code: The exit code.
             rank: The rank that wants it.
             words: What that rank said.
+        """
+        ...
+
+
+class RecoverySource(Protocol):
+    """Undoes what has spoiled the parameters of a rank."""
+
+    def settle(self) -> None:
+        """Repair what is spoiled, before this rank hands in its parameters and says what it weighs.
+
+        Called in the training thread between two steps; `forget` and `sit_out` of the strategy
+        count for the average that follows.
+        """
+        ...
+
+    def restorable_event(self) -> int:
+        """Return the latest event whose outcome this rank can restore, -1 for none.
+
+        Only after an event for which `is_aligned` and `crossed_nodes` are set do all ranks hold the
+        same parameters.
+        """
+        ...
+
+    def restore_event(self, index: int) -> None:
+        """Go back to the outcome of an event, as all ranks do now.
+
+        Args:
+            index: One that every rank can restore, the latest.
+        """
+        ...
+
+    def halt(self, reason: str) -> NoReturn:
+        """End the run, since the ranks have nothing in common to go back to.
+
+        Args:
+            reason: In words; equal on every rank.
         """
         ...

@@ -125,11 +125,12 @@ class Controller:
         )
         # What an event that crosses nodes costs sets how many do, unless all of them do.
         tunes_anchor = was_inside or hierarchy.every == 1
+        is_held = any(report.holds_anchor for report in reports)
         elche.report(
             compute_ms=compute_ms,
             steps=[report.batches for report in reports],
             transfer_ms=transfer_ms if tunes_anchor else 0.0,
-            hold=self._action is not GuardAction.STABLE,
+            hold=is_held or self._action is not GuardAction.STABLE,
         )
         if self._action is GuardAction.TIGHTEN and not is_spaced:
             elche.tighten(TIGHTEN_FACTOR)

@@ -35,6 +35,8 @@ class AveragingEvent:
             `backend="cpu"` most events are over before a rank takes notice, and it trains on; with
             `group="node"` nodes still differ after an event inside them.
         crossed_nodes: Whether replicas of all nodes were averaged, rather than those of each.
+        restored_event: The earlier event to whose outcome all ranks have gone back, since no rank's
+            parameters were sound; -1 if there was no need to.
     """
 
     index: int
@@ -50,6 +52,7 @@ class AveragingEvent:
     saved_bytes: int = 0
     is_aligned: bool = True
     crossed_nodes: bool = True
+    restored_event: int = -1
 
     @property
     def is_epoch_complete(self) -> bool:

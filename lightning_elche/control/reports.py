@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from lightning_elche.control.requests import StopCause
+from lightning_elche.exceptions import RankMismatch
 
-__all__ = ["Report", "abort_of", "divergence_of"]
+__all__ = ["Report", "abort_of", "check_epochs", "common_event", "divergence_of"]
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,11 @@ class Report:
         should_stop: The rank's Trainer was asked to stop.
         stop: Why the rank wants the run to end at once.
         needs_alignment: Something is due on the rank that needs all ranks at the same point.
-        gate_abort: Exit code of the training contract that the rank has broken, 0 for none.
+        gate_abort: Exit code that the rank wants the run to end with, such as that of a training
+            contract which it has broken; 0 for none.
+        sits_out: The rank's parameters are spoiled, so that it weighs nothing.
+        restorable_event: The latest event whose outcome the rank can restore, -1 for none.
+        holds_anchor: The rank does not want windows to become longer.
     """
 
     epoch: int = 0
@@ -67,6 +72,9 @@ class Report:
     stop: StopCause = StopCause.NONE
     needs_alignment: bool = False
     gate_abort: int = 0
+    sits_out: bool = False
+    restorable_event: int = -1
+    holds_anchor: bool = False
 
     def to_vector(self) -> list[float]:
         """Return the report as numbers, the version of the format first."""
@@ -107,3 +115,19 @@ def abort_of(reports: Sequence[Report]) -> tuple[int, int] | None:
     aborts = ((report.gate_abort, -rank) for rank, report in enumerate(reports))
     code, negated_rank = max(aborts)
     return (code, -negated_rank) if code else None
+
+
+def check_epochs(reports: Sequence[Report]) -> None:
+    """Check that all ranks work on the same epoch.
+
+    Raises:
+        RankMismatch: If they do not.
+    """
+    epochs = [report.epoch for report in reports]
+    if len(set(epochs)) > 1:
+        raise RankMismatch("data", f"Ranks must work on the same epoch, got {epochs} by rank.")
+
+
+def common_event(reports: Sequence[Report]) -> int:
+    """Return the latest event whose outcome every rank can restore, -1 for none."""
+    return min(report.restorable_event for report in reports)

@@ -13,7 +13,7 @@ __all__ = ["AbortWatch"]
 
 
 class AbortWatch:
-    """Asks this rank's abort source, if it has one, and acts on what those of all ranks say.
+    """Asks this rank's abort sources, if it has any, and acts on what those of all ranks say.
 
     Args:
         store: Where a rank leaves word why.
@@ -21,22 +21,28 @@ class AbortWatch:
     """
 
     def __init__(self, store: ControlStore, rank: int) -> None:
-        self.source: AbortSource | None = None
+        self._sources: list[AbortSource] = []
         self._store = store
         self._rank = rank
+
+    def attach(self, source: AbortSource) -> None:
+        """Ask `source`, too; every rank attaches its own in the same order."""
+        self._sources.append(source)
 
     @property
     def is_pending(self) -> bool:
         """Whether this rank is known to want an abort."""
-        return self.source is not None and self.source.pending_abort() != 0
+        return any(source.pending_abort() != 0 for source in self._sources)
 
     def sign(self, own: Report) -> Report:
-        """Return the rank's report with what its source says."""
-        if self.source is None:
+        """Return the rank's report with what its sources say; the largest code counts."""
+        if not self._sources:
             return own
-        code = self.source.pending_abort(settle=True)
+        codes = [source.pending_abort(settle=True) for source in self._sources]
+        code = max(codes)
         if code:
-            self._store.post_cause(self._rank, self.source.words())
+            index = codes.index(code)
+            self._store.post_cause(self._rank, f"{index} {self._sources[index].words()}")
         return replace(own, gate_abort=code)
 
     def act_on(self, reports: Sequence[Report]) -> None:
@@ -46,6 +52,7 @@ class AbortWatch:
             reports: Those of all ranks.
         """
         abort = abort_of(reports)
-        if abort is not None and self.source is not None:
+        if abort is not None and self._sources:
             code, rank = abort
-            self.source.raise_agreed(code, rank, self._store.cause(rank))
+            index, _, words = self._store.cause(rank).partition(" ")
+            self._sources[int(index)].raise_agreed(code, rank, words)

@@ -17,7 +17,7 @@ from lightning_elche.exceptions import RankMismatch
 from lightning_elche.ops.flat import as_real
 from lightning_elche.ops.grouping import group_by_wire_type
 
-__all__ = ["Averager", "AveragerState", "Exchange"]
+__all__ = ["NO_EXCHANGE", "Averager", "AveragerState", "Exchange"]
 
 KEPT = ("last", "momentum", "error")
 
@@ -31,11 +31,16 @@ class Exchange:
         relative_delta: `||pre - post|| / ||post||` over this rank's parameters, infinite where that
             is no number, and NaN for a rank that did not contribute.
         saved_bytes: By how much compression made them smaller.
+        is_finite: Whether the average is, equal on every rank that took part.
     """
 
     exchanged_bytes: int
     relative_delta: float
     saved_bytes: int = 0
+    is_finite: bool = True
+
+
+NO_EXCHANGE = Exchange(exchanged_bytes=0, relative_delta=math.nan)
 
 
 class AveragerState(TypedDict):
@@ -169,6 +174,7 @@ class Averager:
             exchanged_bytes=wire_bytes,
             saved_bytes=sum(part.flat.average.nbytes for part in self._parts) - wire_bytes,
             relative_delta=_relative(squares) if contributes else math.nan,
+            is_finite=math.isfinite(squares[1]),
         )
 
     @torch.no_grad()

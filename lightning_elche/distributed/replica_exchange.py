@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning_elche.control.reports import Report
-from lightning_elche.distributed.averager import Averager, Exchange
+from lightning_elche.distributed.averager import NO_EXCHANGE, Averager, Exchange
 from lightning_elche.distributed.optimizer_averager import OptimizerAverager
 
 __all__ = ["ReplicaExchange"]
@@ -26,6 +25,7 @@ class ReplicaExchange:
     ) -> None:
         self.averager = averager
         self._states = optimizer_averager
+        self.has_average = False  # at the last exchange
 
     def optimizer_layout(self) -> int:
         """Return a number that is equal on ranks whose optimizer states can be averaged."""
@@ -51,12 +51,12 @@ class ReplicaExchange:
             weights: The weight of each rank, length world.
             crosses_nodes: As of `Averager.exchange`.
         """
-        self._has_average = any(weights)
+        self.has_average = any(weights)
         # States of different layouts (a rank has not stepped some parameter yet) stay local.
-        if not self._has_average or len({report.optimizer_layout for report in reports}) > 1:
+        if not self.has_average or len({report.optimizer_layout for report in reports}) > 1:
             self._due_states = None
-        if not self._has_average:
-            return Exchange(exchanged_bytes=0, relative_delta=math.nan)
+        if not self.has_average:
+            return NO_EXCHANGE
         # Order on every rank: parameters, optimizer states.
         exchange = self.averager.exchange(weights, crosses_nodes=crosses_nodes)
         if self._due_states is not None:
@@ -70,9 +70,9 @@ class ReplicaExchange:
         Args:
             adds_difference: Keep the steps made since `load`, and add what averaging changed.
         """
-        if self._has_average and adds_difference:
+        if self.has_average and adds_difference:
             self.averager.add_difference()
-        elif self._has_average:
+        elif self.has_average:
             self.averager.store()
         if self._due_states is not None:
             self._due_states.store()

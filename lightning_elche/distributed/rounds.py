@@ -10,20 +10,21 @@ from dataclasses import asdict, replace
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import AveragingEvent
-from lightning_elche.control.reports import Report
+from lightning_elche.control.reports import Report, check_epochs
 from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.abort_watch import AbortWatch
 from lightning_elche.distributed.agreement import Agreement
-from lightning_elche.distributed.averager import Exchange
+from lightning_elche.distributed.averager import NO_EXCHANGE, Exchange
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.recovery_watch import RecoveryWatch
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.rounds_parts import RoundsState
 from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
-from lightning_elche.exceptions import PeerLost, RankMismatch
+from lightning_elche.exceptions import PeerLost
 
 __all__ = ["NOT_IN_TIME", "NO_REQUESTS", "Rounds"]
 
@@ -67,12 +68,13 @@ class Rounds:
         self._replica = replica
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
-        self._exchange = Exchange(exchanged_bytes=0, relative_delta=math.nan)
+        self._exchange = NO_EXCHANGE
         self._cost_ms = (0.0, 0.0)
         self._epoch = 0
         self._epoch_metrics: EpochMetrics | None = None
         rank, world_size = collectives.rank, collectives.world_size
         self.aborts = AbortWatch(store, rank)
+        self.recovery = RecoveryWatch(replica, rank)
         self._agreement = Agreement(store, rank=rank, world_size=world_size, timeout_s=timeout_s)
         self.throttle: Throttle | None = None
         if max_batch_diff is not None:
@@ -220,13 +222,7 @@ class Rounds:
             "epoch_batches": self.epoch_batches,
             "global_step": self.global_step,
             "plan": asdict(self._plan),
-            "window": {
-                "batches": self.window.batches,
-                "ahead_batches": self.window.ahead_batches,
-                "optimizer_steps": self.window.optimizer_steps,
-                "waited_ms": 1000.0 * self.window.waited_s,
-                "has_agreed": self._agreement.is_posted,
-            },
+            "window": {**self.window.describe(), "has_agreed": self._agreement.is_posted},
             "guard": {
                 "action": self.controller.action.name,
                 "deltas": list(self.controller.guard.deltas),
@@ -251,11 +247,12 @@ class Rounds:
         self.window.reset()
 
     def _report(self, is_drained: bool, requests: Requests) -> Report:
+        if not requests.abstains:
+            self.recovery.settle()
         own = self.window.report()
-        if requests.abstains:
-            own = replace(own, weight=0.0)
         own = replace(
             own,
+            weight=0.0 if requests.abstains else own.weight,
             epoch=self._epoch,
             wait_ms=self._cost_ms[0],
             transfer_ms=self._cost_ms[1],
@@ -268,7 +265,7 @@ class Rounds:
             stop=requests.stop,
             needs_alignment=requests.alignment,
         )
-        return self.aborts.sign(own)
+        return self.aborts.sign(self.recovery.sign(own))
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
@@ -293,7 +290,7 @@ class Rounds:
 
     def _gather(self, own: Report) -> list[Report]:
         reports = [Report.from_vector(part) for part in self._collectives.gather(own.to_vector())]
-        _check_epochs(reports)
+        check_epochs(reports)
         self.aborts.act_on(reports)
         return reports
 
@@ -324,6 +321,12 @@ class Rounds:
         self._totals.add(reports)
         self.global_step += sum(report.optimizer_steps for report in reports)
         self.controller.report(reports, crossed=crossed_nodes)
+        restored_event = self.recovery.act_on(
+            reports, self._exchange, index=index, crossed_nodes=crossed_nodes
+        )
+        if restored_event >= 0:
+            self._exchange = NO_EXCHANGE
+        self.window.sits_out = self.recovery.remains_out(reports, restored_event)
         self._start_window()
         wait_ms, transfer_ms = self._cost_ms
         return AveragingEvent(
@@ -340,10 +343,5 @@ class Rounds:
             saved_bytes=self._exchange.saved_bytes,
             is_aligned=is_aligned,
             crossed_nodes=crossed_nodes,
+            restored_event=restored_event,
         )
-
-
-def _check_epochs(reports: list[Report]) -> None:
-    epochs = [report.epoch for report in reports]
-    if len(set(epochs)) > 1:
-        raise RankMismatch("data", f"Ranks must work on the same epoch, got {epochs} by rank.")

@@ -139,8 +139,11 @@ class SnapshotRounds(Rounds):
             raise self._error
         began = time.perf_counter()
         self._exchange = self._pending
-        # A rank that did not step takes the average as it is, to the last bit.
-        self._replica.store(adds_difference=self.window.batches > self._own.batches)
+        # A rank that did not step, or is spoiled, takes the average as it is, to the last bit.
+        has_stepped = self.window.batches > self._own.batches
+        self._replica.store(adds_difference=has_stepped and not self._own.sits_out)
+        if self._own.sits_out:
+            self.window.forget(self.window.batches - self._own.batches)
         self._num_dropped += self._ballot.close(self.rank)
         applied_ms = 1000.0 * (time.perf_counter() - began)
         self._cost_ms = (1000.0 * self.window.waited_s, self._snapshot_ms + applied_ms)

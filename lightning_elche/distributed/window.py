@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from lightning_elche.control.reports import Report
@@ -16,6 +18,9 @@ class WindowTracker:
 
     Args:
         timer: How to time steps.
+
+    Attributes:
+        sits_out: This rank's parameters are spoiled: it weighs nothing and adopts the average.
     """
 
     def __init__(self, timer: StepTimer) -> None:
@@ -33,9 +38,13 @@ class WindowTracker:
         self._reported_ms = 0.0
         self._samples = 0
         self._ahead_samples = 0
-        self._loss: torch.Tensor | None = None
-        self._loss_count = 0
+        self._losses: list[torch.Tensor] = []
+        self._num_losses = 0  # before the step under way
+        self._learnt: list[_Batch] = []  # without those that were taken back
+        self._num_reported = 0  # of them
+        self._is_in_step = self._forgets_step = False
         self._is_accumulating = False
+        self.sits_out = False
 
     def subtract(self, report: Report) -> None:
         """Start a new window with the steps that were made since `report` was taken."""
@@ -46,18 +55,38 @@ class WindowTracker:
         self._reported_ms += report.compute_ms
         self._samples -= report.samples
         self._ahead_samples -= report.ahead_samples
-        self._loss_count -= report.loss_count
-        if self._loss is not None:
-            self._loss = self._loss - report.loss_sum if self._loss_count else None
+        del self._losses[: report.loss_count]
+        del self._learnt[: self._num_reported]
+        self._num_reported = 0
+        self.sits_out = False
 
     def begin_step(self) -> None:
         """Mark the begin of a training step."""
         self._timer.begin()
+        self._is_in_step, self._forgets_step = True, False
+        self._num_losses = len(self._losses)
 
     def add_loss(self, loss: torch.Tensor) -> None:
         """Take in the loss of a step, without reading it from the device."""
-        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
-        self._loss_count += 1
+        self._losses.append(loss.detach())
+
+    def forget(self, batches: int) -> None:
+        """Take back the latest batches that were learnt: they weigh nothing, nor do their losses.
+
+        What was trained since the last report was taken can be taken back. Cost: O(batches).
+
+        Args:
+            batches: How many; the one under way is the latest.
+        """
+        if batches and self._is_in_step and not self._forgets_step:
+            self._forgets_step = True
+            batches -= 1
+            del self._losses[self._num_losses :]
+        first = max(self._num_reported, len(self._learnt) - batches)
+        num_losses = sum(batch.num_losses for batch in self._learnt[first:])
+        del self._learnt[first:]
+        del self._losses[len(self._losses) - num_losses :]
+        self._num_losses = min(self._num_losses, len(self._losses))
 
     def end_step(
         self,
@@ -76,6 +105,9 @@ class WindowTracker:
             optimizer_steps: How many times, if they were; several with manual optimization.
         """
         self._timer.end()
+        self._is_in_step = False
+        if not self._forgets_step:
+            self._learnt.append(_Batch(samples, len(self._losses) - self._num_losses))
         self.batches += 1
         self.optimizer_steps += optimizer_steps if is_optimizer_step else 0
         self._samples += samples
@@ -93,16 +125,40 @@ class WindowTracker:
             is_accumulating=self._is_accumulating,
         )
 
+    def describe(self) -> dict[str, object]:
+        """Return what this rank knows of the window at present; JSON-serialisable."""
+        return {
+            "batches": self.batches,
+            "ahead_batches": self.ahead_batches,
+            "optimizer_steps": self.optimizer_steps,
+            "waited_ms": 1000.0 * self.waited_s,
+        }
+
     def report(self) -> Report:
         """Return the counts and sums of the window, once all its steps have finished."""
+        self._num_reported = len(self._learnt)
+        learnt = sum(batch.samples for batch in self._learnt)
+        weight = float(learnt if self.weighs_samples else self._num_reported > 0)
         return Report(
             batches=self.batches,
             ahead_batches=self.ahead_batches,
             optimizer_steps=self.optimizer_steps,
             samples=self._samples,
             ahead_samples=self._ahead_samples,
-            weight=float(self._samples if self.weighs_samples else self.batches > 0),
+            weight=0.0 if self.sits_out else weight,
             compute_ms=self._timer.elapsed_ms(wait=True) - self._reported_ms,
-            loss_sum=0.0 if self._loss is None else float(self._loss),
-            loss_count=self._loss_count,
+            loss_sum=_sum(self._losses),
+            loss_count=len(self._losses),
+            sits_out=self.sits_out,
         )
+
+
+class _Batch(NamedTuple):
+    samples: int
+    num_losses: int
+
+
+def _sum(losses: list[torch.Tensor]) -> float:
+    if not losses:
+        return 0.0
+    return float(torch.stack([loss.reshape(()) for loss in losses]).cpu().double().sum())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_elche.data.epoch_progress import EpochProgress
     from lightning_elche.loops.run import Run
     from lightning_elche.loops.step_actions import StepActions
-    from lightning_elche.typing import AbortSource
+    from lightning_elche.typing import AbortSource, RecoverySource
 
 __all__ = ["RunningStrategy"]
 
@@ -57,12 +57,47 @@ class RunningStrategy(GuardedStrategy):
         """Let `source` abort the present `fit` at its averaging events; every rank has one.
 
         Args:
-            source: Asked at every step, and heard by all ranks before they average.
+            source: Asked at every step, and heard by all ranks before they average. Of several the
+                largest code counts; every rank attaches them in the same order.
 
         Raises:
             RuntimeError: If no fit on several ranks is under way.
         """
-        self.run.rounds.aborts.source = source
+        self.run.rounds.aborts.attach(source)
+
+    # Spoiled parameters
+
+    @property
+    def has_local_gradients(self) -> bool:
+        """Whether each rank steps by its own gradients, which nobody averages."""
+        return self._run is not None or self._is_alone
+
+    def attach_recovery(self, source: RecoverySource) -> None:
+        """Let `source` repair the parameters of this rank at averaging events; every rank has one.
+
+        Raises:
+            RuntimeError: If no fit on several ranks is under way.
+        """
+        self.run.rounds.recovery.source = source
+
+    def forget(self, batches: int) -> None:
+        """Take back what this rank has learnt last, since its parameters were set back.
+
+        The batches weigh nothing in the next average. They are not trained again.
+
+        Args:
+            batches: How many, at most those since this rank has last handed in its parameters; the
+                one under way is the latest.
+        """
+        self.run.rounds.window.forget(batches)
+
+    def sit_out(self) -> None:
+        """Have no say in the next average, and adopt it, since the parameters are spoiled."""
+        self.run.rounds.window.sits_out = True
+
+    def hold_anchor(self, holds: bool) -> None:
+        """Ask all ranks not to make windows longer, or no longer ask for it."""
+        self.run.rounds.recovery.holds_anchor = holds
 
     @property
     def epoch_metrics(self) -> EpochMetrics | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_elche.control.reports import Report, abort_of
+from lightning_elche.control.reports import Report, abort_of, common_event
 from lightning_elche.control.requests import StopCause
 
 COUNT = st.integers(min_value=0, max_value=2**53)
@@ -17,8 +17,8 @@ NUMBER = st.floats(allow_nan=False)
 
 def test_vector_starts_with_the_version() -> None:
     """The first number says how to read the others, in the order of the fields."""
-    vector = Report(epoch=3, batches=7, gate_abort=27).to_vector()
-    assert (vector[:3], vector[-1], len(vector)) == ([4.0, 3.0, 7.0], 27.0, 22)
+    vector = Report(epoch=3, batches=7, holds_anchor=True).to_vector()
+    assert (vector[:3], vector[-1], len(vector)) == ([5.0, 3.0, 7.0], 1.0, 25)
 
 
 @given(
@@ -72,3 +72,10 @@ def test_largest_code_and_lowest_rank_count_where_ranks_abort() -> None:
     codes = (0, 25, 27, 27)
     assert abort_of([Report(gate_abort=code) for code in codes]) == (27, 2)
     assert abort_of([Report(), Report()]) is None
+
+
+def test_event_that_all_can_restore_is_the_earliest() -> None:
+    """Of the latest event of each; none where one rank has none."""
+    reports = [Report(restorable_event=4), Report(restorable_event=3)]
+    assert common_event(reports) == 3
+    assert common_event([*reports, Report()]) == -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -133,3 +135,72 @@ def test_subtracted_report_takes_its_batches_ahead_along() -> None:
     window.subtract(snapshot)
     report = window.report()
     assert (report.batches, report.ahead_batches, report.ahead_samples) == (1, 1, 5)
+
+
+def learning(*losses: float, samples: int = 4) -> WindowTracker:
+    """Return a window with a step of each of these losses."""
+    window = window_of()
+    for loss in losses:
+        window.begin_step()
+        window.add_loss(torch.tensor(loss))
+        window.end_step(samples=samples, is_optimizer_step=True)
+    return window
+
+
+def test_forgotten_batches_weigh_nothing() -> None:
+    """They were trained, but neither their samples nor their losses count as learnt."""
+    window = learning(1.0, 2.0, math.nan)
+    window.forget(2)
+    report = window.report()
+    assert (report.batches, report.samples, report.weight) == (3, 12, 4.0)
+    assert (report.loss_sum, report.loss_count) == (1.0, 1)
+
+
+def test_batch_under_way_is_forgotten_first() -> None:
+    """Its loss at once, its samples when it ends."""
+    window = learning(1.0, 2.0)
+    window.begin_step()
+    window.add_loss(torch.tensor(math.nan))
+    window.forget(1)
+    window.end_step(samples=4, is_optimizer_step=True)
+    report = window.report()
+    assert (report.batches, report.weight, report.mean_loss) == (3, 8.0, 1.5)
+
+
+def test_batches_are_forgotten_once() -> None:
+    """Those that were taken back are not among the latest any more."""
+    window = learning(1.0, 2.0, 3.0)
+    window.forget(1)
+    window.forget(1)
+    assert (window.report().weight, window.report().loss_sum) == (4.0, 1.0)
+
+
+def test_step_after_a_forgotten_one_counts() -> None:
+    """Only the step under way is meant."""
+    window = learning(1.0)
+    window.forget(5)
+    window.begin_step()
+    window.add_loss(torch.tensor(7.0))
+    window.end_step(samples=4, is_optimizer_step=True)
+    assert (window.report().weight, window.report().loss_sum) == (4.0, 7.0)
+
+
+def test_reported_batches_cannot_be_forgotten() -> None:
+    """Their parameters are on their way to the others."""
+    window = learning(1.0, 2.0)
+    taken = window.report()
+    window.begin_step()
+    window.end_step(samples=4, is_optimizer_step=True)
+    window.forget(3)
+    window.subtract(taken)
+    assert (window.report().weight, window.report().batches) == (0.0, 1)
+
+
+def test_rank_that_sits_out_weighs_nothing() -> None:
+    """For one window, whatever it has learnt."""
+    window = learning(1.0)
+    window.sits_out = True
+    report = window.report()
+    assert (report.weight, report.sits_out) == (0.0, True)
+    window.reset()
+    assert not window.sits_out
