@@ -21,6 +21,7 @@ from lightning.pytorch.trainer.connectors.logger_connector import result as logg
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.profilers import PyTorchProfiler
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "step_schedule",
     "steps_between_checkpoints",
     "stops_at_steps",
+    "trainer_of",
     "update_average",
 ]
 
@@ -181,3 +183,14 @@ def update_average(callback: Callback, trainer: Trainer, *, times: int, step: in
     for _ in range(times):
         average._average_model.update_parameters(trainer.lightning_module)
     average._latest_update_step = step
+
+
+def trainer_of(profiler: PyTorchProfiler) -> Trainer | None:
+    """Return the Trainer that a profiler was set up by; `None` if there is none any more.
+
+    Raises:
+        ReferenceError: If its module is gone.
+        RuntimeError: If its module has no Trainer any more.
+    """
+    module = profiler._lightning_module
+    return None if module is None else module.trainer

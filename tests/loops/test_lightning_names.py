@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.trainer import call
 
 from lightning_elche.loops.checkpoint_state import AUTOMATIC, BATCHES, MANUAL, VALIDATION
@@ -101,6 +102,11 @@ def test_timer_tells_when_it_looks() -> None:
     """A limit is checked at steps or at the ends of epochs."""
     assert Timer(duration="00:00:01:00")._interval == "step"
     assert Timer(duration="00:00:01:00", interval="epoch")._interval != "step"
+
+
+def test_profiler_knows_the_module_that_it_was_set_up_for() -> None:
+    """None at first."""
+    assert PyTorchProfiler()._lightning_module is None
 
 
 def test_fit_loop_saves_its_progress_under_known_names() -> None:
