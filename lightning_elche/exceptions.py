@@ -21,6 +21,7 @@ __all__ = [
     "RankFailed",
     "RankMismatch",
     "RecoveryHalted",
+    "ScheduleDiverged",
     "WeightsError",
     "WorkerBusy",
 ]
@@ -216,3 +217,26 @@ class WorkerBusy(ElCheError, RuntimeError):
 
     def __str__(self) -> str:
         return f"Task {self.name!r} was not taken: {self.reason}."
+
+
+class ScheduleDiverged(ElCheError, RuntimeError):
+    """A run that follows the recorded schedule of another one does not do the same.
+
+    Attributes:
+        event: The first averaging event at which it does not.
+        rank: The first rank that does not.
+        field: What differs in the report of that rank.
+        expected: What was recorded.
+        actual: What is.
+    """
+
+    def __init__(self, event: int, rank: int, field: str, expected: float, actual: float) -> None:
+        super().__init__(event, rank, field, expected, actual)
+        self.event, self.rank, self.field = event, rank, field
+        self.expected, self.actual = expected, actual
+
+    def __str__(self) -> str:
+        return (
+            f"The run differs from the recorded one at averaging event {self.event}: `{self.field}`"
+            f" of rank {self.rank} was {self.expected!r}, got {self.actual!r}."
+        )

@@ -12,6 +12,7 @@ from lightning_elche.control.schedule import Plan
 from lightning_elche.data.epoch_books import EpochBooks
 from lightning_elche.data.epoch_progress import EpochProgress, indices_of
 from lightning_elche.distributed.control_store import ControlStore
+from lightning_elche.distributed.scripts import Script
 
 __all__ = ["Consumed", "Dealer"]
 
@@ -43,6 +44,7 @@ class Dealer:
         limit: Maps the number of batches in the epoch to the number to deal.
         steps: Returns this rank's steps since the last averaging event.
         may_open: Returns whether the epoch of this index may be dealt ahead of its time.
+        script: May say what was dealt in another run.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Dealer:
         limit: Callable[[int], int],
         steps: Callable[[], int] = lambda: 0,
         may_open: Callable[[int], bool] = lambda _: False,
+        script: Script | None = None,
     ) -> None:
         self._store = store
         self._config = config
@@ -63,6 +66,7 @@ class Dealer:
         self._limit = limit
         self._steps = steps
         self._may_open = may_open
+        self._script = script or Script()
         self._present: EpochBooks | None = None
         self._next: EpochBooks | None = None
         self._in_flight: deque[tuple[EpochBooks, int]] = deque()  # given out, not consumed
@@ -164,6 +168,7 @@ class Dealer:
         while (source := self._source(batches_of)) is not None:
             index = source.queue.popleft()
             self._in_flight.append((source, index))
+            self._script.dealt(self._opened().epoch, source.epoch, index)
             yield source.batches[index]
 
     def consume(self) -> Consumed:
@@ -191,6 +196,9 @@ class Dealer:
         return self._next if self._next.has_batch_ahead() else None
 
     def _may_look_ahead(self, plan: Plan, epoch: int) -> bool:
+        as_then = self._script.may_deal_ahead(epoch - 1)
+        if as_then is not None:
+            return as_then
         in_flight = len(self._in_flight)
         is_within = may_look_ahead(plan, self._rank, steps=self._steps(), in_flight=in_flight)
         return is_within and self._may_open(epoch)
@@ -206,6 +214,7 @@ class Dealer:
             limit=self._limit,
             trained=self._trained_of(epoch),
             name=f"{epoch}/{self._num_restored}",
+            part=self._script.batches_of(epoch),
         )
 
     def _trained_of(self, epoch: int) -> set[int]:

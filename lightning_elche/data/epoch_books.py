@@ -41,6 +41,7 @@ class EpochBooks:
         trained: Positions of batches that were trained before, which are not dealt again. Ranks may
             be without a batch then.
         name: A name unique to these books, equal on every rank.
+        part: The batches that this rank gets, in order, instead of those that it claims.
 
     Raises:
         RankMismatch: If another rank has another list.
@@ -59,6 +60,7 @@ class EpochBooks:
         limit: Callable[[int], int],
         trained: Collection[int] = (),
         name: str | None = None,
+        part: Sequence[int] | None = None,
     ) -> None:
         self.epoch = epoch
         self.batches: Sequence[Any] = list(batches)
@@ -76,14 +78,11 @@ class EpochBooks:
         self._compare()
         self._order = without(self.total, trained)
         self._pool: StorePool | None = None
-        part = range(rank, rank + 1)
-        if config.is_progressive(plan.policy):
-            total = len(self._order)
-            self._pool = StorePool(store, self._name, total=total, world_size=world_size)
+        self._reserved: Sequence[int] = []
+        if part is None:
+            self._take_part(plan, world_size)
         else:
-            part = self._fixed_part(plan, world_size)
-        self._reserved = self._order[part.start : part.start + 1]
-        self.queue.extend(self._order[part.start + 1 : part.stop])
+            self.queue.extend(part)
 
     @property
     def trained_before(self) -> int:
@@ -122,6 +121,16 @@ class EpochBooks:
         if not self.queue and self._pool is not None:
             self._claim(self._pool, 1)
         return bool(self.queue)
+
+    def _take_part(self, plan: Plan, world_size: int) -> None:
+        part = range(self._rank, self._rank + 1)
+        if self._config.is_progressive(plan.policy):
+            total = len(self._order)
+            self._pool = StorePool(self._store, self._name, total=total, world_size=world_size)
+        else:
+            part = self._fixed_part(plan, world_size)
+        self._reserved = self._order[part.start : part.start + 1]
+        self.queue.extend(self._order[part.start + 1 : part.stop])
 
     def _claim_chunk(self, plan: Plan, in_flight: int) -> bool:
         if self._pool is None:

@@ -21,6 +21,7 @@ from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.recovery_watch import RecoveryWatch
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.rounds_parts import RoundsState
+from lightning_elche.distributed.scripts import Script
 from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
 from lightning_elche.distributed.window import WindowTracker
@@ -48,6 +49,7 @@ class Rounds:
         timer: How to time steps.
         timeout_s: Longest wait for a peer in seconds.
         max_batch_diff: Steps that a rank may be ahead of the slowest; `None` for no limit.
+        script: May say when ranks have met in another run.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Rounds:
         timer: StepTimer,
         timeout_s: float,
         max_batch_diff: int | None = None,
+        script: Script | None = None,
     ) -> None:
         self.controller = controller
         self.global_step = 0
         self._collectives = collectives
         self._store = store
         self._replica = replica
+        self._script = script or Script()
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = NO_EXCHANGE
@@ -172,6 +176,9 @@ class Rounds:
         window = self.window.progress(is_drained=is_drained)
         if requests.stop or self.aborts.is_pending:
             self._store.hurry()
+        if self._script.is_followed and not self._store.is_hurried:
+            self._store.raise_if_failed()
+            return self._script.is_due(self._plan.index, self.window.batches)
         if not self._agreement.is_posted:
             self._readiness = readiness(self._plan, self.rank, window)
             if self._readiness is Readiness.NOT_READY:
@@ -206,13 +213,9 @@ class Rounds:
         self._epoch_metrics = self._totals.metrics(self._epoch)
         return self._epoch_metrics
 
-    def agree_any(self, flag: bool) -> bool:
-        """Return whether `flag` is set on any rank; every rank calls this at the same point."""
-        return any(part[0] for part in self._collectives.gather([float(flag)]))
-
-    def is_equal(self, number: int) -> bool:
-        """Return whether `number` is the same on all ranks, which call this at the same point."""
-        return all(part[0] == float(number) for part in self._collectives.gather([number]))
+    def gather(self, number: float) -> list[float]:
+        """Return the `number` of each rank; every rank calls this at the same point."""
+        return [part[0] for part in self._collectives.gather([number])]
 
     def describe(self) -> dict[str, object]:
         """Return what this rank knows at present; JSON-serialisable."""
@@ -269,9 +272,9 @@ class Rounds:
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
-        entered = time.perf_counter()
+        entered, batches = time.perf_counter(), self.window.batches
         # Order on every rank: reports, parameters, optimizer states.
-        reports = self._gather(own)
+        reports = self._script.event(self._plan.index, batches, self._gather(own))
         gathered = time.perf_counter()
         self._replica.load(self._plan.index)
         self._exchange = self._exchange_replicas(reports, crosses_nodes=crosses_nodes)

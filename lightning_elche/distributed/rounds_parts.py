@@ -9,6 +9,7 @@ from lightning_elche.distributed.averager import AveragerState
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
+from lightning_elche.distributed.scripts import Script
 from lightning_elche.distributed.timing import StepTimer
 
 __all__ = ["RoundsParts", "RoundsState"]
@@ -24,6 +25,7 @@ class RoundsParts(TypedDict):
     timer: StepTimer
     timeout_s: float
     max_batch_diff: int | None
+    script: Script
 
 
 class RoundsState(TypedDict):

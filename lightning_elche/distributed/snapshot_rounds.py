@@ -74,7 +74,7 @@ class SnapshotRounds(Rounds):
             self._take_snapshot(self._report(is_drained, requests))
         if self._phase is _Phase.COLLECTING:
             self._start_exchange_if_complete()
-        if self._phase is _Phase.COMPUTING and not self._thread.is_alive():
+        if self._phase is _Phase.COMPUTING and self._is_to_be_applied():
             return self._apply()
         self._store.raise_if_failed()
         return None
@@ -106,11 +106,17 @@ class SnapshotRounds(Rounds):
         self._own = own
         self._replica.load(self._plan.index)
         self._snapshot_ms = 1000.0 * (time.perf_counter() - began)
-        self._ballot.join(self._plan.index)
+        if not self._script.is_followed:
+            self._ballot.join(self._plan.index)
         self._phase = _Phase.COLLECTING
 
+    def _is_to_be_applied(self) -> bool:
+        if self._script.is_followed:  # and if the average is not there yet, it is waited for
+            return self._script.is_applied(self._plan.index, self.window.batches)
+        return not self._thread.is_alive()
+
     def _start_exchange_if_complete(self) -> None:
-        is_complete = self._ballot.is_complete()
+        is_complete = self._script.is_followed or self._ballot.is_complete()
         if is_complete is None:
             return
         if not is_complete:
@@ -138,13 +144,15 @@ class SnapshotRounds(Rounds):
         if self._error is not None:
             raise self._error
         began = time.perf_counter()
+        self._reports = self._script.event(self._plan.index, self.window.batches, self._reports)
         self._exchange = self._pending
         # A rank that did not step, or is spoiled, takes the average as it is, to the last bit.
         has_stepped = self.window.batches > self._own.batches
         self._replica.store(adds_difference=has_stepped and not self._own.sits_out)
         if self._own.sits_out:
             self.window.forget(self.window.batches - self._own.batches)
-        self._num_dropped += self._ballot.close(self.rank)
+        if not self._script.is_followed:
+            self._num_dropped += self._ballot.close(self.rank)
         applied_ms = 1000.0 * (time.perf_counter() - began)
         self._cost_ms = (1000.0 * self.window.waited_s, self._snapshot_ms + applied_ms)
         self.window.subtract(self._own)

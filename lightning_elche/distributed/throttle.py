@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from lightning_elche.distributed.control_store import ControlStore
 
-__all__ = ["Throttle"]
+__all__ = ["THROTTLED", "Throttle"]
+
+THROTTLED = (
+    "A rank stayed more than `max_batch_diff`={0.max_batch_diff} steps behind for `timeout_s`="
+    "{0.timeout_s:g}. It has ended or hangs."
+)
 
 DRAINED_STEPS = 2**40  # nobody waits for a rank without data
 

@@ -337,4 +337,4 @@ def strategy_of(trainer: Trainer) -> ElCheStrategy:
 
 def agree_to_stop(trainer: Trainer) -> None:
     """Let a stop that one rank asked for, say in a validation hook, count on every rank."""
-    trainer.should_stop = strategy_of(trainer).run.rounds.agree_any(trainer.should_stop)
+    trainer.should_stop = any(strategy_of(trainer).run.rounds.gather(trainer.should_stop))

@@ -30,8 +30,10 @@ from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.distributed.replicas import check_replicas
 from lightning_elche.distributed.rounds import Rounds
 from lightning_elche.distributed.rounds_parts import RoundsParts
+from lightning_elche.distributed.scripts import Script
 from lightning_elche.distributed.shutdown import destroy_groups_at_exit
 from lightning_elche.distributed.snapshot_rounds import SnapshotRounds
+from lightning_elche.distributed.throttle import THROTTLED
 from lightning_elche.distributed.timing import timer_for
 from lightning_elche.exceptions import PeerLost
 from lightning_elche.loops.alignment import Alignment, Phase
@@ -56,10 +58,6 @@ SAVE_FIX = (
     "validation, at the end of an epoch, or in a callback's `on_average_end` if "
     "`event.is_aligned`."
 )
-THROTTLED = (
-    "A rank stayed more than `max_batch_diff`={0.max_batch_diff} steps behind for `timeout_s`="
-    "{0.timeout_s:g}. It has ended or hangs."
-)
 
 
 class Run:
@@ -72,6 +70,7 @@ class Run:
         pool_size: Maps the number of batches in an epoch to the number to deal.
         may_open: Returns whether the epoch of this index may be dealt ahead of its time.
         node_rank: The node that this rank is on.
+        script: May say what was done in another run.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class Run:
         pool_size: Callable[[int], int],
         may_open: Callable[[int], bool],
         node_rank: int,
+        script: Script | None = None,
     ) -> None:
         self.signal = StopSignal()
         self._progress: EpochProgress | None = None
@@ -103,6 +103,7 @@ class Run:
             chunks = replace(chunks, lookahead_epochs=0)
         self._controller = controller = self._controller_of(config, chunks)
         self._rounds: Rounds | None = None
+        self._script = script or Script()
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
         self._has_warned = False
         self.has_pool = False
@@ -115,6 +116,7 @@ class Run:
             limit=pool_size,
             steps=lambda: self._rounds.window.batches if self._rounds else 0,
             may_open=may_open,
+            script=self._script,
         )
         destroy_groups_at_exit()
 
@@ -168,6 +170,7 @@ class Run:
             timer=timer_for(device),
             timeout_s=config.timeout_s,
             max_batch_diff=config.max_batch_diff,
+            script=self._script,
         )
         if config.exchanges_in_background:
             timeout_s = config.snapshot_timeout_s
@@ -313,6 +316,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of what only this run used, unless it has failed and a peer may still need it."""
+        self._script.close()
         if self._alignment.phase is not Phase.FAILED:
             self._store.wait_until_all_leave(world_size=self._collectives.world_size)
             self._collectives.close()

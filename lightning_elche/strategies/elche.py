@@ -189,6 +189,7 @@ class ElCheStrategy(RunningStrategy):
                 pool_size=self._pool_size,
                 may_open=partial(may_open, trainer),
                 node_rank=self.node_rank,
+                script=self._take_script(),
             )
         super().setup(trainer)
 

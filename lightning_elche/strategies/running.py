@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lightning_elche.distributed.scripts import FollowedScript, RecordingScript
 from lightning_elche.exceptions import RankFailed
 from lightning_elche.loops.alignment import Phase
 from lightning_elche.loops.checkpoint_state import RunState, resume_on_one_device
 from lightning_elche.strategies.guarded import GuardedStrategy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lightning_elche.control.epoch_metrics import EpochMetrics
     from lightning_elche.data.epoch_progress import EpochProgress
+    from lightning_elche.distributed.scripts import Script
     from lightning_elche.loops.run import Run
     from lightning_elche.loops.step_actions import StepActions
     from lightning_elche.typing import AbortSource, RecoverySource
@@ -34,6 +40,7 @@ class RunningStrategy(GuardedStrategy):
     _first_step = 0
     _progress: EpochProgress | None = None  # of an epoch that one device goes on with
     _epoch_metrics: EpochMetrics | None = None
+    _script: Callable[..., Script] | None = None  # of the next `fit`
 
     @property
     def run(self) -> Run:
@@ -98,6 +105,33 @@ class RunningStrategy(GuardedStrategy):
     def hold_anchor(self, holds: bool) -> None:
         """Ask all ranks not to make windows longer, or no longer ask for it."""
         self.run.rounds.recovery.holds_anchor = holds
+
+    # The schedule of another run
+
+    def record_schedule(self, folder: str | Path) -> None:
+        """Write down, in the next `fit`, which batches each rank gets and when ranks average.
+
+        This is what depends on their speeds. All else follows from the seeds.
+
+        Args:
+            folder: Gets a file for each rank, and must be without such a file.
+        """
+        self._script = partial(RecordingScript, Path(folder))
+
+    def follow_schedule(self, folder: str | Path) -> None:
+        """Deal and average in the next `fit` as in the one that was recorded, whatever the speeds.
+
+        With the same seeds and the same numerics on each rank every average is the same, to the
+        last bit.
+
+        Args:
+            folder: What `record_schedule` was given, with a file for each of as many ranks.
+        """
+        self._script = partial(FollowedScript, Path(folder))
+
+    def _take_script(self) -> Script | None:
+        script, self._script = self._script, None
+        return script(rank=self.global_rank, world_size=self.world_size) if script else None
 
     @property
     def epoch_metrics(self) -> EpochMetrics | None:
@@ -170,7 +204,7 @@ class RunningStrategy(GuardedStrategy):
         except Exception as err:
             error = err
         # Only the ranks that write can fail; the others would wait for them.
-        failed = self.run.rounds.agree_any(error is not None)
+        failed = any(self.run.rounds.gather(error is not None))
         if error is not None:
             raise error
         if failed:

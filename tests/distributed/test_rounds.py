@@ -372,7 +372,7 @@ def test_epoch_is_complete_when_all_ranks_are_drained() -> None:
 def test_flag_is_set_for_all_when_one_rank_sets_it(flags: tuple[bool, ...], agreed: bool) -> None:
     """Outside of events ranks agree on a flag at the same point."""
     ranks = ranks_of()
-    answers = run_ranks(2, lambda rank: ranks[rank].rounds.agree_any(flags[rank]))
+    answers = run_ranks(2, lambda rank: any(ranks[rank].rounds.gather(flags[rank])))
     assert answers == [agreed, agreed]
 
 

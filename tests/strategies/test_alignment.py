@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import (
 )
 from torchmetrics.classification import BinaryAccuracy
 
-from lightning_elche import ElCheStrategy, MisalignedCollective
+from lightning_elche import ElCheStrategy
+from lightning_elche.exceptions import MisalignedCollective
 from lightning_elche.loops.alignment import Alignment, Phase
 from lightning_elche.loops.run_config import RunConfig
 from lightning_elche.strategies.refusals import refuse_unsupported
