@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
     from lightning_elche.callbacks.exit_on_violation import exit_on_violation
     from lightning_elche.callbacks.gate_train import GateTrain
+    from lightning_elche.callbacks.pcgrad import PCGrad
+    from lightning_elche.callbacks.profiler import ElcheProfiler
+    from lightning_elche.callbacks.rollback import Rollback
     from lightning_elche.control.cadence import CadenceConfig
     from lightning_elche.control.chunks import ChunkConfig
     from lightning_elche.control.epoch_metrics import EpochMetrics
     from lightning_elche.control.events import AveragingEvent
     from lightning_elche.control.guard import GuardConfig
     from lightning_elche.control.outer import OuterOptimizer
-    from lightning_elche.exceptions import (
-        GateViolation,
-        MisalignedCollective,
-        PeerLost,
-        RankFailed,
-        RankMismatch,
-    )
+    from lightning_elche.control.recovery import RecoveryPolicy
+    from lightning_elche.control.spike import SpikeConfig
+    from lightning_elche.exceptions import GateViolation
     from lightning_elche.loops.fabric_loop import ElCheLoop
     from lightning_elche.loops.run_config import RunConfig
+    from lightning_elche.ops.ring import RingConfig
     from lightning_elche.strategies.elche import ElCheStrategy
 
 __all__ = [
@@ -40,16 +40,18 @@ __all__ = [
     "ChunkConfig",
     "ElCheLoop",
     "ElCheStrategy",
+    "ElcheProfiler",
     "EpochMetrics",
     "GateTrain",
     "GateViolation",
     "GuardConfig",
-    "MisalignedCollective",
     "OuterOptimizer",
-    "PeerLost",
-    "RankFailed",
-    "RankMismatch",
+    "PCGrad",
+    "RecoveryPolicy",
+    "RingConfig",
+    "Rollback",
     "RunConfig",
+    "SpikeConfig",
     "__version__",
     "exit_on_violation",
 ]
@@ -61,16 +63,18 @@ _MODULES = {
     "ChunkConfig": "control.chunks",
     "ElCheLoop": "loops.fabric_loop",
     "ElCheStrategy": "strategies.elche",
+    "ElcheProfiler": "callbacks.profiler",
     "EpochMetrics": "control.epoch_metrics",
     "GateTrain": "callbacks.gate_train",
     "GateViolation": "exceptions",
     "GuardConfig": "control.guard",
-    "MisalignedCollective": "exceptions",
     "OuterOptimizer": "control.outer",
-    "PeerLost": "exceptions",
-    "RankFailed": "exceptions",
-    "RankMismatch": "exceptions",
+    "PCGrad": "callbacks.pcgrad",
+    "RecoveryPolicy": "control.recovery",
+    "RingConfig": "ops.ring",
+    "Rollback": "callbacks.rollback",
     "RunConfig": "loops.run_config",
+    "SpikeConfig": "control.spike",
     "exit_on_violation": "callbacks.exit_on_violation",
 }
 

@@ -166,18 +166,25 @@ class RecoveryHalted(ElCheError, RuntimeError):
         level: The safety level.
         rank: The rank that could not go on.
         is_poisoned: Whether the parameters are still the spoiled ones.
+        is_child: Whether this process was started by another rank.
         exit_code: What the job should end with.
     """
 
     exit_code = 40
 
     def __init__(
-        self, reason: str, step: int, level: int, rank: int = 0, is_poisoned: bool = False
+        self,
+        reason: str,
+        step: int,
+        level: int,
+        rank: int = 0,
+        is_poisoned: bool = False,
+        is_child: bool = False,
     ) -> None:
-        super().__init__(reason, step, level, rank, is_poisoned)
+        super().__init__(reason, step, level, rank, is_poisoned, is_child)
         self.reason = reason
         self.step, self.level, self.rank = step, level, rank
-        self.is_poisoned = is_poisoned
+        self.is_poisoned, self.is_child = is_poisoned, is_child
 
     def __str__(self) -> str:
         state = "spoiled" if self.is_poisoned else "those before the damage"

@@ -1,4 +1,4 @@
-"""From a broken contract to the exit code of the process."""
+"""From what has ended a run to the exit code of the process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lightning_elche.contracts.verdicts import Abort
-from lightning_elche.exceptions import GateViolation
+from lightning_elche.exceptions import GateViolation, RecoveryHalted
 
 __all__ = ["exit_on_violation"]
 
 # What a launcher by fork or spawn knows of the error of a rank is its traceback.
-IN_TRACEBACK = re.compile(rf"^{GateViolation.__module__}\.GateViolation: (([A-Z_]+).*)$", re.M)
+OURS = re.escape(GateViolation.__module__)
+BROKEN = re.compile(rf"^{OURS}\.GateViolation: (([A-Z_]+).*)$", re.M)
+HALTED = re.compile(rf"^{OURS}\.RecoveryHalted: (.*)$", re.M)
 
 
 @contextlib.contextmanager
 def exit_on_violation() -> Iterator[None]:
-    """End the process with the code of a training contract that is broken inside.
+    """End the process with the code of what ends a run inside: a broken contract, a lost repair.
+
+    That is the exit code of a `GateViolation`, and 40 for `RecoveryHalted`.
 
     A rank that another rank has started ends with 0, since Lightning's launcher kills the rank that
     it runs in when a child of it ends with anything else, and the code would be lost.
@@ -32,14 +36,17 @@ def exit_on_violation() -> Iterator[None]:
     """
     try:
         yield
-    except GateViolation as err:
+    except (GateViolation, RecoveryHalted) as err:
         if err.is_child:
             sys.exit(0)
         print(err, file=sys.stderr)
         sys.exit(err.exit_code)
     except ProcessRaisedException as err:
-        found = IN_TRACEBACK.search(str(err))
-        if found is None or found[2] not in Abort.__members__:
+        broken, halted = BROKEN.search(str(err)), HALTED.search(str(err))
+        if broken is not None and broken[2] in Abort.__members__:
+            print(broken[1], file=sys.stderr)
+            sys.exit(Abort[broken[2]].value)
+        if halted is None:
             raise
-        print(found[1], file=sys.stderr)
-        sys.exit(Abort[found[2]].value)
+        print(halted[1], file=sys.stderr)
+        sys.exit(RecoveryHalted.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.strategies import Strategy
 
-__all__ = ["GateOptions", "check_trainer", "refuse_sharded"]
+__all__ = ["GateOptions", "Recovers", "check_trainer", "refuse_sharded"]
 
 CHOICES = {
     "mode": ("finetune", "from_scratch"),
@@ -26,6 +26,18 @@ CHOICES = {
     "sync": ("auto", "immediate", "deferred"),
 }
 NEEDS_VALIDATION = (gateids.ARTIFACTS, gateids.TARGET, gateids.PATIENCE, gateids.DIVERGENCE)
+
+
+class Recovers(Protocol):
+    """May undo a step that would otherwise break the contract."""
+
+    def offer(self, step: int) -> bool:
+        """Return whether the step, whose numbers are not finite, is undone, or will be.
+
+        Args:
+            step: As it would be recorded.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

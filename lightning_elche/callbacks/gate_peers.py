@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
+from lightning_elche.callbacks.child_ranks import gather_objects, is_child_rank
 from lightning_elche.distributed.abort_reduction import AbortReduction
 from lightning_elche.distributed.control_store import ControlStore, default_store
 
@@ -43,8 +43,7 @@ class GatePeers:
         elif not self.is_alone:
             self._reduction = AbortReduction(timeout_s=TIMEOUT_S)
         self._name = self.from_rank_zero(uuid.uuid4().hex)
-        node = getattr(trainer, "node_rank", 0)
-        self.is_child = (node, os.getppid()) in self.gather((node, os.getpid()))
+        self.is_child = is_child_rank(trainer)
 
     @property
     def is_alone(self) -> bool:
@@ -69,7 +68,7 @@ class GatePeers:
 
     def gather(self, own: T) -> list[T]:
         """Return what each rank has handed in; all call this where they are aligned."""
-        return [self._strategy.broadcast(own, src=rank) for rank in range(self._world_size)]
+        return gather_objects(self._strategy, own, world_size=self._world_size)
 
     def from_rank_zero(self, value: T) -> T:
         """Return what rank 0 has handed in; all ranks call this where they are aligned."""

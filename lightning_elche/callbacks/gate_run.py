@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lightning_elche.callbacks.gate_buffer import StepBuffer
 from lightning_elche.callbacks.gate_folder import GateFolder, latest_attempt
 from lightning_elche.callbacks.gate_meter import StepMeter, StepReading, count_tokens
-from lightning_elche.callbacks.gate_options import GateOptions
+from lightning_elche.callbacks.gate_options import GateOptions, Recovers
 from lightning_elche.callbacks.gate_peers import GatePeers
 from lightning_elche.callbacks.gate_record import first_record
 from lightning_elche.contracts.aborts import abort_facts, violation_of
@@ -47,6 +47,7 @@ class GateRun:
         options: As of `GateTrain`.
         run_dir: Folder of the run.
         restored: What `state_dict` returned on every rank, if the run is resumed.
+        recovery: As of `GateTrain`.
 
     Attributes:
         session: The judge.
@@ -65,8 +66,10 @@ class GateRun:
         *,
         run_dir: Path,
         restored: Mapping[str, Any] | None,
+        recovery: Recovers | None = None,
     ) -> None:
         self._options = options
+        self._recovery = recovery
         self._pending: Violation | None = None
         self._skips = 0
         self._epoch = trainer.current_epoch
@@ -147,7 +150,8 @@ class GateRun:
         if self._is_deferred or self._scaler is not None or not self.peers.is_alone:
             return
         loss, norm, lr = self._meter.peek()
-        if self._judges_numbers and not math.isfinite(loss + norm + lr):
+        is_amiss = self._judges_numbers and not math.isfinite(loss + norm + lr)
+        if is_amiss and not self._is_undone():
             self._judge(StepReading(loss, norm, lr, tokens=0, wall_s=1.0, epoch=epoch))
 
     def end_batch(self, *, epoch: int) -> None:
@@ -174,6 +178,9 @@ class GateRun:
             self._buffer.add(record)
         else:
             self._buffer.drain()
+            if not _is_finite(reading) and self._is_undone():
+                self.folder.event("ROLLBACK", step=self.steps, epoch=reading.epoch)
+                return
             violation = self.session.step(record)
             if violation is not None:
                 self.want_abort(violation)
@@ -184,6 +191,10 @@ class GateRun:
         self.tokens += reading.tokens
         if self.folder.failures and self._options.on_write_error == "raise":
             self.want_abort(self.write_failure(self.folder.failures))
+
+    def _is_undone(self) -> bool:
+        """Whether the step that would be recorded next is undone, or will be."""
+        return self._recovery is not None and self._recovery.offer(self.steps)
 
     def _take(self, records: Sequence[StepRecord]) -> None:
         self.session.extend(records)
@@ -319,6 +330,10 @@ class GateRun:
         if is_new:
             session = {**session, "steps": self.session.steps.state_dict()}
         self.session.load_state_dict(session)
+
+
+def _is_finite(reading: StepReading) -> bool:
+    return math.isfinite(reading.train_loss + reading.grad_norm + reading.lr)
 
 
 def _can_be_logged(reading: StepReading) -> bool:

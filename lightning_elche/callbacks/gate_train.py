@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_elche.callbacks.gate_epochs import GateEpochs
-from lightning_elche.callbacks.gate_options import GateOptions, check_trainer
+from lightning_elche.callbacks.gate_options import GateOptions, Recovers, check_trainer
 from lightning_elche.callbacks.gate_run import GateRun
 from lightning_elche.contracts.model import Contract
 
@@ -63,6 +63,7 @@ class GateTrain(Callback):
     Attributes:
         contract: The rules.
         run_dir: The folder, once `fit` has begun.
+        recovery: Undoes steps whose numbers are not finite; set by `Rollback`.
 
     Raises:
         ContractError: If `contract` is not valid.
@@ -120,6 +121,7 @@ class GateTrain(Callback):
         else:
             self.contract = contract if isinstance(contract, Contract) else Contract.load(contract)
         self.run_dir = None if run_dir is None else Path(run_dir)
+        self.recovery: Recovers | None = None
         self._run: GateRun | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -155,6 +157,7 @@ class GateTrain(Callback):
             self._options,
             run_dir=self.run_dir,
             restored=restored,
+            recovery=self.recovery,
         )
         self._run, self._restored = run, None
         elapsed_s = 0.0 if restored is None else restored["epoch_elapsed_s"]

@@ -73,12 +73,10 @@ class RecoveryWatch:
         self._replica.averager.load_state_dict(AveragerState(momentum={}))
         return event
 
-    def remains_out(self, reports: Sequence[Report], restored_event: int) -> bool:
-        """Return whether this rank is still spoiled after an event, having found no average there.
+    def remains_out(self, reports: Sequence[Report]) -> bool:
+        """Return whether this rank has sat out and found no average to adopt.
 
         Args:
             reports: Those of all ranks.
-            restored_event: What `act_on` has returned.
         """
-        is_out = reports[self._rank].sits_out
-        return is_out and restored_event < 0 and not self._replica.has_average
+        return reports[self._rank].sits_out and not self._replica.has_average

@@ -73,8 +73,7 @@ class Rounds:
         self.window = WindowTracker(timer)
         self._totals = EpochTotals(collectives.world_size)
         self._exchange = NO_EXCHANGE
-        self._cost_ms = (0.0, 0.0)
-        self._epoch = 0
+        self._cost_ms, self._epoch = (0.0, 0.0), 0
         self._epoch_metrics: EpochMetrics | None = None
         rank, world_size = collectives.rank, collectives.world_size
         self.aborts = AbortWatch(store, rank)
@@ -252,10 +251,10 @@ class Rounds:
     def _report(self, is_drained: bool, requests: Requests) -> Report:
         if not requests.abstains:
             self.recovery.settle()
-        own = self.window.report()
+        window = self.window.report()
         own = replace(
-            own,
-            weight=0.0 if requests.abstains else own.weight,
+            window,
+            weight=0.0 if requests.abstains else window.weight,
             epoch=self._epoch,
             wait_ms=self._cost_ms[0],
             transfer_ms=self._cost_ms[1],
@@ -328,8 +327,9 @@ class Rounds:
             reports, self._exchange, index=index, crossed_nodes=crossed_nodes
         )
         if restored_event >= 0:
-            self._exchange = NO_EXCHANGE
-        self.window.sits_out = self.recovery.remains_out(reports, restored_event)
+            self._exchange, self.window.sits_out = NO_EXCHANGE, False
+        elif self.recovery.remains_out(reports):
+            self.window.sits_out = True
         self._start_window()
         wait_ms, transfer_ms = self._cost_ms
         return AveragingEvent(

@@ -58,7 +58,8 @@ class WindowTracker:
         del self._losses[: report.loss_count]
         del self._learnt[: self._num_reported]
         self._num_reported = 0
-        self.sits_out = False
+        # Spoiled since the report was taken, it has not sat out yet.
+        self.sits_out = self.sits_out and not report.sits_out
 
     def begin_step(self) -> None:
         """Mark the begin of a training step."""

@@ -19,6 +19,7 @@ from lightning_elche.exceptions import (
     PeerLost,
     RankFailed,
     RankMismatch,
+    RecoveryHalted,
 )
 from lightning_elche.loops.alignment import Alignment, Phase
 
@@ -27,7 +28,14 @@ __all__ = ["LAST_EVENT_S", "LastWords"]
 log = logging.getLogger(__name__)
 
 LAST_EVENT_S = 20.0
-ABOUT_RANKS = (GateViolation, MisalignedCollective, PeerLost, RankFailed, RankMismatch)
+ABOUT_RANKS = (
+    GateViolation,
+    MisalignedCollective,
+    PeerLost,
+    RankFailed,
+    RankMismatch,
+    RecoveryHalted,
+)
 OF_LOADERS = (RuntimeError, ConnectionError, EOFError)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from lightning_elche.ops.finite import total
 __all__ = ["Blocks", "copy_all"]
 
 # Bytes that are copied at once, and summed up while they are in a core's cache.
-CHUNK_BYTES = 2**19
+CHUNK_BYTES = 2**18
 LINE_BYTES = 64
 
 
@@ -31,9 +30,12 @@ class _Few(NamedTuple):
     views: list[Tensor]
     summed: Tensor
 
-    def load(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    def load(self, tensors: Sequence[Tensor]) -> None:
         copy_all(self.views, [tensors[place] for place in self.places])
-        yield self.summed
+
+    def load_and_sum(self, tensors: Sequence[Tensor]) -> Tensor:
+        self.load(tensors)
+        return total(self.summed)
 
 
 class _Large(NamedTuple):
@@ -42,13 +44,21 @@ class _Large(NamedTuple):
     place: int
     chunks: tuple[Tensor, ...]
 
-    def load(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    def load(self, tensors: Sequence[Tensor]) -> None:
+        for chunk, source in self._pairs(tensors):
+            chunk.copy_(source, non_blocking=True)
+
+    def load_and_sum(self, tensors: Sequence[Tensor]) -> Tensor:
+        sums = []
+        for chunk, source in self._pairs(tensors):
+            chunk.copy_(source)
+            sums.append(total(source))  # which is in the cache now
+        return torch.stack(sums).sum()
+
+    def _pairs(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         tensor = tensors[self.place]
         memory = tensor.as_strided((tensor.numel(),), (1,))
-        sources = torch.split(memory, self.chunks[0].numel())
-        for chunk, source in zip(self.chunks, sources, strict=True):
-            chunk.copy_(source, non_blocking=True)
-            yield source  # which is in the cache, unlike what was written
+        return zip(self.chunks, torch.split(memory, self.chunks[0].numel()), strict=True)
 
 
 class Blocks:
@@ -88,13 +98,12 @@ class Blocks:
             self._layout, self._blocks, self.views, self._parts = [], {}, [], []
             self._allocate(tensors, is_checked)
             self._layout = layout
-        sums: list[Tensor] = []
+        sums = []
         for is_summed, part in self._parts:
-            copied = part.load(tensors)
             if is_summed:
-                sums.extend(map(total, copied))
+                sums.append(part.load_and_sum(tensors))
             else:
-                deque(copied, maxlen=0)
+                part.load(tensors)
         return sums
 
     def _allocate(self, tensors: Sequence[Tensor], is_checked: Sequence[bool]) -> None:

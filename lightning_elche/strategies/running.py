@@ -102,6 +102,11 @@ class RunningStrategy(GuardedStrategy):
         """Have no say in the next average, and adopt it, since the parameters are spoiled."""
         self.run.rounds.window.sits_out = True
 
+    @property
+    def is_sitting_out(self) -> bool:
+        """Whether this rank has not adopted an average since it was last told to sit out."""
+        return self.run.rounds.window.sits_out
+
     def hold_anchor(self, holds: bool) -> None:
         """Ask all ranks not to make windows longer, or no longer ask for it."""
         self.run.rounds.recovery.holds_anchor = holds

@@ -196,6 +196,17 @@ def test_reported_batches_cannot_be_forgotten() -> None:
     assert (window.report().weight, window.report().batches) == (0.0, 1)
 
 
+def test_rank_spoiled_after_its_report_sits_out_in_the_next_window() -> None:
+    """What it has handed in was sound."""
+    window = learning(1.0)
+    taken = window.report()
+    window.sits_out = True
+    window.subtract(taken)
+    assert window.report().sits_out
+    window.subtract(window.report())
+    assert not window.sits_out
+
+
 def test_rank_that_sits_out_weighs_nothing() -> None:
     """For one window, whatever it has learnt."""
     window = learning(1.0)

@@ -1,0 +1,325 @@
+"""One fit that is rolled back after bad batches: what this rank keeps, judges and repairs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning_elche.callbacks.child_ranks import is_child_rank
+from lightning_elche.callbacks.rollback_alarm import Alarm
+from lightning_elche.callbacks.rollback_judge import Judge
+from lightning_elche.callbacks.rollback_state import keeping_epoch_schedules, live_state
+from lightning_elche.callbacks.rollback_tally import Tally
+from lightning_elche.callbacks.run_events import emit
+from lightning_elche.control.recovery import Decision, Recovery, Stage
+from lightning_elche.control.safety import SafetyLadder, SafetyLevel
+from lightning_elche.control.spike import SpikeDetector
+from lightning_elche.exceptions import RecoveryHalted
+from lightning_elche.ops.lr_hook import StepScale
+from lightning_elche.ops.ring import Ring, RingConfig, Slot
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+__all__ = ["RollbackRun"]
+
+
+class RollbackRun:
+    """Takes snapshots, judges batches and undoes bad ones; what it needs outlives it.
+
+    Where ranks make the same steps, all of them judge alike and restore the same step. Between
+    averaging events each rank is on its own.
+
+    Args:
+        trainer: About to train; every rank creates this at the same point.
+        ring: Which snapshots to keep.
+        detector: Judges losses.
+        recovery: Decides what to restore.
+        ladder: Keeps the safety level.
+        alarm: Tells of it.
+        steps: Optimizer steps before this fit.
+
+    Attributes:
+        steps: Optimizer steps of this rank, without those that were undone.
+        batches: Batches that this rank has begun.
+        is_over: Whether nothing is judged any more, since the run ends.
+        is_sitting_out: Whether nothing is judged until the next averaging event.
+        last_decision: What was done about the last bad batch.
+        halted: What ends the run, once it does.
+        tally: Counts.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        ring: RingConfig,
+        detector: SpikeDetector,
+        recovery: Recovery,
+        ladder: SafetyLadder,
+        alarm: Alarm,
+        steps: int = 0,
+    ) -> None:
+        self.trainer, self.strategy = trainer, trainer.strategy
+        self.recovery, self.ladder, self.alarm = recovery, ladder, alarm
+        self.is_local = bool(getattr(self.strategy, "is_running", False))
+        agrees = trainer.world_size > 1 and not self.is_local
+        self._policy = recovery.policy
+        self.is_child = is_child_rank(trainer)
+        self.ring = Ring(ring, live_state(trainer, detector), recovery.to_evict)
+        self.scale = StepScale(trainer.optimizers)
+        self.scale.scale = recovery.lr_scale
+        recovery.begin_round()
+        self._judge = Judge(trainer, detector, self.ring, agrees=agrees)
+        self.steps = steps
+        self.batches = 0
+        self.tally = Tally()
+        self.is_over = self.is_sitting_out = False
+        self.last_decision: Decision | None = None
+        self._own_steps = 0  # undone ones included
+        self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        self._since_put = ring.every
+        self._has_stepped = False
+        self._is_window_start = True
+        self._is_in_batch = False
+        self._repaired_at = -1
+        self.halted: RecoveryHalted | None = None
+
+    # Batch by batch
+
+    def begin_batch(self) -> None:
+        """Take a snapshot if one is due; not while gradients are accumulated."""
+        is_due = self._since_put >= self.ring.config.every
+        if is_due and self._is_window_start and not (self.is_over or self.is_sitting_out):
+            self.put()
+        self.batches += 1
+        self._is_in_batch = True
+
+    def put(self, *, event: int = -1) -> Slot | None:
+        """Take a snapshot.
+
+        Args:
+            event: The averaging event that has just taken place, -1 for none.
+        """
+        began = time.perf_counter()
+        undone = self.tally.undone
+        slot = self.ring.put(step=self.steps, batch=self.batches, undone=undone, event=event)
+        if slot is not None:
+            self._since_put = 0
+            self.tally.put_ms = 1000.0 * (time.perf_counter() - began)
+        return slot
+
+    def put_soon(self) -> None:
+        """Take a snapshot before the next batch."""
+        self._since_put = self.ring.config.every
+
+    def before_step(self) -> None:
+        """Take note that an optimizer is about to step."""
+        self._has_stepped = True
+
+    def end_batch(self, outputs: Any) -> None:  # noqa: ANN401  # whatever a step returned
+        """Judge the batches since the last check if it is time, and undo what was bad.
+
+        Args:
+            outputs: As in `Callback.on_train_batch_end`.
+
+        Raises:
+            RecoveryHalted: If it cannot be undone.
+            ValueError: If a step does not return the monitored value.
+        """
+        self._is_in_batch = False
+        self._is_window_start = self._has_stepped
+        if self._has_stepped:
+            self._has_stepped = False
+            self.steps += 1
+            self._own_steps += 1
+            self._since_put += 1
+            if self._own_steps % self._log_every == 0:
+                self._log()
+        if self.is_over or self.is_sitting_out:
+            return
+        is_last = self.trainer.is_last_batch
+        if self._judge.add(outputs) or is_last:
+            self.check(is_last=is_last)
+
+    def check(self, *, is_last: bool = False) -> None:
+        """Judge the batches since the last check, and undo what was bad.
+
+        Args:
+            is_last: Look at the parameters as well, since a validation or a checkpoint follows.
+
+        Raises:
+            RecoveryHalted: If it cannot be undone.
+        """
+        verdict = self._judge.verdict(is_last=is_last)
+        if verdict.is_bad:
+            self._recover(verdict.cause)
+        elif verdict.has_value:
+            self.recovery.healthy()
+            for slot in self.ring.slots:
+                if slot.batch < self.batches:
+                    slot.stage = Stage.CONFIRMED
+        self.alarm.listen(step=self.steps)
+
+    # What is bad
+
+    def offer(self) -> bool:
+        """Return whether a step with a value that is not finite is undone, or will be."""
+        if self.is_over:
+            return False
+        # After a batch, its numbers may still be those of the one before.
+        is_repaired = not self._is_in_batch and self.batches - self._repaired_at <= 1
+        if self.is_sitting_out or is_repaired:
+            return True
+        if not self.recovery.may_restore(self.ring.slots, step=self.steps):
+            return False
+        self._judge.report()
+        return True
+
+    def _recover(self, cause: str) -> None:
+        slots = list(self.ring.slots)
+        decision = self.last_decision = self.recovery.bad(slots, step=self.steps)
+        slot = None if decision.index is None else slots[decision.index]
+        if decision.action == "restore":
+            assert slot is not None
+            self.restore(slot, decision, cause)
+        elif decision.action == "lacks" and self.is_local:
+            self._sit_out(decision, cause, self.ring.earlier[-1] if self.ring.earlier else slot)
+        else:
+            self.halt(f"{decision.reason}: {cause}", slot)
+
+    def restore(self, slot: Slot, decision: Decision, cause: str) -> None:
+        """Go back to a snapshot.
+
+        Args:
+            slot: It.
+            decision: Why this one.
+            cause: What was bad.
+        """
+        undone = self._put_back(slot)
+        if self.is_local:
+            self.strategy.forget(undone)  # type: ignore[attr-defined]  # ElCheStrategy
+        self.tally.restores += 1
+        self._tell(decision, cause, tier="ram", undone=undone)
+
+    def _put_back(self, slot: Slot) -> int:
+        """Restore a snapshot and return the number of batches that this undoes."""
+        began = time.perf_counter()
+        if self.is_local:
+            # Learning rates follow the steps of all ranks there.
+            self.ring.restore(slot, keep_schedules=True)
+        else:
+            with keeping_epoch_schedules(self.trainer):
+                self.ring.restore(slot)
+        # Some of the batches since may have been undone before.
+        undone = (self.batches - slot.batch) - (self.tally.undone - slot.undone)
+        self.tally.undone += undone
+        self.steps = slot.step
+        self._since_put = 0
+        self._repaired_at = self.batches
+        self._judge.reset()
+        self.scale.scale = self.recovery.lr_scale
+        self.tally.restore_ms = 1000.0 * (time.perf_counter() - began)
+        return undone
+
+    def _sit_out(self, decision: Decision, cause: str, slot: Slot | None) -> None:
+        """Have no say in the next average, and adopt it."""
+        self.tally.failures += 1
+        # For the sake of optimizer states; parameters will be the average.
+        undone = 0 if slot is None else self._put_back(slot)
+        self.strategy.sit_out()  # type: ignore[attr-defined]  # ElCheStrategy
+        self.is_sitting_out = True
+        self._tell(decision, cause, tier="average", undone=undone)
+
+    def _tell(self, decision: Decision, cause: str, *, tier: str, undone: int) -> None:
+        emit(
+            "rollback",
+            rank=self.trainer.global_rank,
+            epoch=self.trainer.current_epoch,
+            step=self.steps,
+            cause=cause,
+            tier=tier,
+            undone_batches=undone,
+            incident=self.recovery.incidents,
+            is_new=decision.is_new,
+            snapshot=decision.reason,
+            lr_scale=self.recovery.lr_scale,
+        )
+        recent = self.recovery.recent(self.steps)
+        self.alarm.tell(self.ladder.incident(recent=recent), step=self.steps)
+
+    def halt(self, reason: str, slot: Slot | None) -> None:
+        """End the run, with what is sound in memory; every rank calls this at the same step.
+
+        Between averaging events only this rank does, and the others hear of it at the next one.
+
+        Args:
+            reason: Why.
+            slot: What is sound; `None` if there is nothing.
+
+        Raises:
+            RecoveryHalted: If that is what the policy says, and all ranks know.
+        """
+        if slot is not None:
+            self._put_back(slot)
+        elif self.is_local:
+            self.strategy.sit_out()  # type: ignore[attr-defined]  # ElCheStrategy
+        self.tally.failures += 1
+        self.end(reason, is_poisoned=slot is None)
+        if not self.is_local:
+            self.raise_halted()
+
+    def end(self, reason: str, *, is_poisoned: bool) -> None:
+        """Judge no more, and tell that the run ends.
+
+        Args:
+            reason: Why.
+            is_poisoned: Whether the parameters are spoiled.
+        """
+        self.is_over = True
+        self.alarm.tell(self.ladder.halt(reason), step=self.steps)
+        level, rank = int(SafetyLevel.HALT), self.trainer.global_rank
+        self.halted = RecoveryHalted(reason, self.steps, level, rank, is_poisoned, self.is_child)
+        if self._policy.on_halt == "stop":
+            self.trainer.should_stop = True
+
+    def raise_halted(self) -> None:
+        """Raise the end of the run, unless `Trainer.should_stop` stands for it."""
+        if self.halted is not None and self._policy.on_halt == "raise":
+            raise self.halted
+
+    # Epochs, and the end
+
+    def end_epoch(self) -> None:
+        """Take in the end of an epoch; every rank calls this at the same point.
+
+        Raises:
+            RecoveryHalted: If too many epochs in a row had an incident.
+        """
+        ladder = self.ladder
+        if self.trainer.world_size > 1:
+            ladder.had_incident = self.strategy.reduce_boolean_decision(
+                ladder.had_incident, all=False
+            )
+        self.alarm.tell(ladder.end_epoch(), step=self.steps)
+        self._is_window_start = True
+        if ladder.has_failed_too_often and not self.is_over:
+            reason = f"{ladder.failed_epochs} epochs in a row had an incident"
+            self.end(reason, is_poisoned=self.is_sitting_out)
+            self.raise_halted()
+
+    def close(self) -> None:
+        """Let go of optimizers and threads."""
+        self.scale.close()
+        self.alarm.close(step=self.steps)
+
+    def _log(self) -> None:
+        trainer = self.trainer
+        if trainer.is_global_zero and trainer.loggers:
+            metrics = self.metrics()
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is logged, by name."""
+        return self.tally.metrics(self.ring, self.recovery) | self.alarm.metrics()
