@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_elche import ElCheStrategy
 from lightning_elche.callbacks.pcgrad import PCGrad
 from lightning_elche.testing import run_ranks
-from tests.callbacks.two_tasks import ThreeTasks, fit, flat, seeded
+from tests.callbacks.two_tasks import FirstGradient, ThreeTasks, fit, flat, seeded
 
 pytestmark = pytest.mark.slow
 
@@ -93,22 +93,25 @@ def test_what_would_let_ranks_drift_apart_is_refused(
 
 
 def train_elche(mode: str) -> dict[str, Any]:
-    callback = PCGrad(mode=mode)  # type: ignore[arg-type]
-    trainer, model = fit(
-        seeded("dict"), callback, batches=12, devices=2, strategy=ElCheStrategy(timeout_s=30.0)
-    )
+    callback, seen = PCGrad(mode=mode), FirstGradient()  # type: ignore[arg-type]
+    strategy = ElCheStrategy(timeout_s=30.0)
+    trainer, model = fit(seeded("dict"), seen, callback, batches=12, devices=2, strategy=strategy)
     return {
+        "own": seen.own.tolist(),
+        "published": seen.published.tolist(),
         "step": callback.step,
         "global_step": trainer.global_step,
         "parameters": flat(model).tolist(),
-        "surgeries": callback.step,
     }
 
 
-def test_ranks_of_elche_count_and_combine_their_own_steps() -> None:
-    """Gradients are written by hand, parameters are averaged, and the steps of both add up."""
-    first, second = (
-        rank.value for rank in run_ranks(train_elche, world_size=2, timeout_s=60.0, mode="direct")
-    )
+@pytest.mark.parametrize("mode", ["reweight", "direct"])
+def test_ranks_of_elche_count_and_combine_their_own_steps(mode: str) -> None:
+    """Each steps by what PCGrad makes of its own batch; parameters are averaged, steps add up."""
+    ranks = run_ranks(train_elche, world_size=2, timeout_s=60.0, mode=mode)
+    first, second = (rank.value for rank in ranks)
+    for rank in (first, second):
+        assert rank["own"] == pytest.approx(rank["published"], abs=1e-6)
+    assert first["own"] != second["own"]
     assert first["parameters"] == second["parameters"]
     assert first["step"] + second["step"] == first["global_step"] == 12

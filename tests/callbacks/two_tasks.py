@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.ops.published import orders_of, published
 from tests.ranks import make_trainer
 
-__all__ = ["ThreeTasks", "fit", "flat", "trainer_with"]
+__all__ = ["FirstGradient", "ThreeTasks", "fit", "flat", "seeded", "trainer_with"]
 
 NAMES = ("a", "b", "c")
 
@@ -76,6 +77,38 @@ def fit(
     trainer = trainer_with(*callbacks, **options)
     trainer.fit(model, DataLoader(data, batch_size=4), ckpt_path=ckpt_path)
     return trainer, model
+
+
+class FirstGradient(Callback):
+    """Keeps the trunk's gradient of the first step, and what PCGrad as published makes of it.
+
+    `own` is what the optimizer gets, `published` is computed aside, from the same batch.
+    """
+
+    own: Tensor
+    published: Tensor
+    plain: Tensor
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx > 0:
+            return
+        trunk = list(pl_module.trunk.parameters())
+        with trainer.precision_plugin.train_step_context():
+            losses = pl_module.losses(batch)
+        rows = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, trunk, retain_graph=True)])
+            for loss in losses
+        ]
+        vectors = [row.double().tolist() for row in rows]
+        self.published = torch.tensor(published(vectors, orders_of(len(rows), 0)))
+        self.plain = torch.stack(rows).sum(0)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        if not hasattr(self, "own"):
+            grads = [parameter.grad.flatten() for parameter in pl_module.trunk.parameters()]
+            self.own = torch.cat(grads).clone()
 
 
 def flat(model: torch.nn.Module) -> Tensor:
