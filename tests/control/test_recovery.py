@@ -180,3 +180,10 @@ def test_bad_options_are_refused(option: dict[str, float], message: str) -> None
     """The message names the parameter and the value."""
     with pytest.raises(ValueError, match=message):
         RecoveryPolicy(**option)  # type: ignore[arg-type]
+
+
+def test_recovery_shows_what_matters() -> None:
+    """For logs and debuggers."""
+    own = Recovery(RecoveryPolicy(lr_factor=0.5))
+    own.bad(marks(ELIGIBLE), step=3)
+    assert repr(own) == "Recovery(incidents=1, lr_scale=0.5)"

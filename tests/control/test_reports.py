@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_elche.control.reports import Report, abort_of, common_event
+from lightning_elche.control.reports import Report, abort_of, check_epochs, common_event
 from lightning_elche.control.requests import StopCause
+from lightning_elche.exceptions import RankMismatch
 
 COUNT = st.integers(min_value=0, max_value=2**53)
 NUMBER = st.floats(allow_nan=False)
@@ -79,3 +80,10 @@ def test_event_that_all_can_restore_is_the_earliest() -> None:
     reports = [Report(restorable_event=4), Report(restorable_event=3)]
     assert common_event(reports) == 3
     assert common_event([*reports, Report()]) == -1
+
+
+def test_ranks_in_different_epochs_are_refused() -> None:
+    """Their counts would be mixed up."""
+    check_epochs([Report(epoch=1), Report(epoch=1)])
+    with pytest.raises(RankMismatch, match=r"got \[1, 2\] by rank"):
+        check_epochs([Report(epoch=1), Report(epoch=2)])

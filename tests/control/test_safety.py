@@ -95,3 +95,10 @@ def test_state_continues_the_history() -> None:
     second.load_state_dict(first.state_dict())
     second.end_epoch()
     assert (second.level.name, second.failed_epochs) == ("ELEVATED", 1)
+
+
+def test_ladder_shows_where_it_stands() -> None:
+    """For logs and debuggers."""
+    ladder = SafetyLadder(max_failed_epochs=3)
+    ladder.incident(recent=1)
+    assert repr(ladder) == "SafetyLadder(level=NOTICE, failed_epochs=0)"

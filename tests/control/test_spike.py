@@ -102,3 +102,10 @@ def test_bad_options_are_refused(option: dict[str, float], message: str) -> None
     """The message names the parameter and the value."""
     with pytest.raises(ValueError, match=message):
         SpikeConfig(**option)  # type: ignore[arg-type]
+
+
+def test_detector_shows_its_average() -> None:
+    """For logs and debuggers."""
+    detector = SpikeDetector()
+    detector.is_bad(2.5)
+    assert repr(detector) == "SpikeDetector(mean=2.5, num_healthy=1)"
