@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
     from lightning_elche.callbacks.exit_on_violation import exit_on_violation
     from lightning_elche.callbacks.gate_train import GateTrain
+    from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
     from lightning_elche.callbacks.pcgrad import PCGrad
     from lightning_elche.callbacks.profiler import ElcheProfiler
     from lightning_elche.callbacks.rollback import Rollback
     from lightning_elche.control.cadence import CadenceConfig
     from lightning_elche.control.chunks import ChunkConfig
-    from lightning_elche.control.epoch_metrics import EpochMetrics
     from lightning_elche.control.events import AveragingEvent
     from lightning_elche.control.guard import GuardConfig
     from lightning_elche.control.outer import OuterOptimizer
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lightning_elche.control.spike import SpikeConfig
     from lightning_elche.exceptions import GateViolation
     from lightning_elche.loops.fabric_loop import ElCheLoop
-    from lightning_elche.loops.run_config import RunConfig
     from lightning_elche.ops.ring import RingConfig
+    from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO
     from lightning_elche.strategies.elche import ElCheStrategy
 
 __all__ = [
@@ -41,16 +41,16 @@ __all__ = [
     "ElCheLoop",
     "ElCheStrategy",
     "ElcheProfiler",
-    "EpochMetrics",
     "GateTrain",
     "GateViolation",
     "GuardConfig",
     "OuterOptimizer",
     "PCGrad",
+    "PartitionCheckpoint",
+    "PartitionCheckpointIO",
     "RecoveryPolicy",
     "RingConfig",
     "Rollback",
-    "RunConfig",
     "SpikeConfig",
     "__version__",
     "exit_on_violation",
@@ -64,16 +64,16 @@ _MODULES = {
     "ElCheLoop": "loops.fabric_loop",
     "ElCheStrategy": "strategies.elche",
     "ElcheProfiler": "callbacks.profiler",
-    "EpochMetrics": "control.epoch_metrics",
     "GateTrain": "callbacks.gate_train",
     "GateViolation": "exceptions",
     "GuardConfig": "control.guard",
     "OuterOptimizer": "control.outer",
     "PCGrad": "callbacks.pcgrad",
+    "PartitionCheckpoint": "callbacks.partition_checkpoint",
+    "PartitionCheckpointIO": "strategies.checkpoint_io",
     "RecoveryPolicy": "control.recovery",
     "RingConfig": "ops.ring",
     "Rollback": "callbacks.rollback",
-    "RunConfig": "loops.run_config",
     "SpikeConfig": "control.spike",
     "exit_on_violation": "callbacks.exit_on_violation",
 }

@@ -151,6 +151,7 @@ class Rollback(Callback):
             recovery=self._recovery,
             ladder=self._ladder,
             alarm=Alarm(trainer, self._ladder, policy, self._publish, self._worker),
+            state_key=self.state_key,
             steps=self._steps,
         )
         self._events = RollbackEvents(self._run) if self._run.is_local else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_elche.callbacks.run_events import emit
-from lightning_elche.control.recovery import RecoveryPolicy
+from lightning_elche.control.recovery import Decision, Recovery, RecoveryPolicy
 from lightning_elche.control.safety import SafetyLadder, SafetyLevel, SafetySignal, Transition
 from lightning_elche.coordination.publisher import BreakerState, Publisher
 from lightning_elche.coordination.worker import DeadlineWorker
@@ -19,7 +19,7 @@ from lightning_elche.coordination.worker import DeadlineWorker
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-__all__ = ["Alarm", "Publish"]
+__all__ = ["Alarm", "Publish", "emit_repair"]
 
 Publish = Callable[[SafetySignal], object]
 
@@ -150,3 +150,24 @@ class Alarm:
             metrics |= {f"worker/{name}": float(n) for name, n in self._worker.stats().items()}
             metrics |= {f"timeout/{name}": n for name, n in self._worker.timeouts().items()}
         return metrics
+
+
+def emit_repair(trainer: Trainer, recovery: Recovery, decision: Decision, **facts: object) -> None:
+    """Tell of a repair in the run's events.
+
+    Args:
+        trainer: Trains.
+        recovery: Has decided.
+        decision: What.
+        **facts: More of it.
+    """
+    emit(
+        "rollback",
+        rank=trainer.global_rank,
+        epoch=trainer.current_epoch,
+        incident=recovery.incidents,
+        is_new=decision.is_new,
+        snapshot=decision.reason,
+        lr_scale=recovery.lr_scale,
+        **facts,
+    )

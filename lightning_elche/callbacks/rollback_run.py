@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lightning_elche.callbacks.child_ranks import is_child_rank
-from lightning_elche.callbacks.rollback_alarm import Alarm
+from lightning_elche.callbacks.rollback_alarm import Alarm, emit_repair
+from lightning_elche.callbacks.rollback_disk import disk_tier_of
 from lightning_elche.callbacks.rollback_judge import Judge
 from lightning_elche.callbacks.rollback_state import keeping_epoch_schedules, live_state
 from lightning_elche.callbacks.rollback_tally import Tally
-from lightning_elche.callbacks.run_events import emit
 from lightning_elche.control.recovery import Decision, Recovery, Stage
 from lightning_elche.control.safety import SafetyLadder, SafetyLevel
 from lightning_elche.control.spike import SpikeDetector
@@ -37,6 +37,7 @@ class RollbackRun:
         recovery: Decides what to restore.
         ladder: Keeps the safety level.
         alarm: Tells of it.
+        state_key: Of the callback, in checkpoints.
         steps: Optimizer steps before this fit.
 
     Attributes:
@@ -58,6 +59,7 @@ class RollbackRun:
         recovery: Recovery,
         ladder: SafetyLadder,
         alarm: Alarm,
+        state_key: str,
         steps: int = 0,
     ) -> None:
         self.trainer, self.strategy = trainer, trainer.strategy
@@ -81,8 +83,10 @@ class RollbackRun:
         self._since_put = ring.every
         self._has_stepped = False
         self._is_window_start = True
-        self._is_in_batch = False
-        self._repaired_at = -1
+        self._is_in_batch, self._repaired_at = False, -1
+        self._sound_step = -1  # of the Trainer, up to which checkpoints are from before any damage
+        self._state_key = state_key
+        self.disk = None if self.is_local else disk_tier_of(trainer, self._policy, self.tally)
         self.halted: RecoveryHalted | None = None
 
     # Batch by batch
@@ -102,8 +106,13 @@ class RollbackRun:
             event: The averaging event that has just taken place, -1 for none.
         """
         began = time.perf_counter()
-        undone = self.tally.undone
-        slot = self.ring.put(step=self.steps, batch=self.batches, undone=undone, event=event)
+        slot = self.ring.put(
+            step=self.steps,
+            batch=self.batches,
+            undone=self.tally.undone,
+            event=event,
+            global_step=self.trainer.global_step,
+        )
         if slot is not None:
             self._since_put = 0
             self.tally.put_ms = 1000.0 * (time.perf_counter() - began)
@@ -159,6 +168,7 @@ class RollbackRun:
             for slot in self.ring.slots:
                 if slot.batch < self.batches:
                     slot.stage = Stage.CONFIRMED
+                    self._sound_step = slot.global_step
         self.alarm.listen(step=self.steps)
 
     # What is bad
@@ -185,7 +195,7 @@ class RollbackRun:
             self.restore(slot, decision, cause)
         elif decision.action == "lacks" and self.is_local:
             self._sit_out(decision, cause, self.ring.earlier[-1] if self.ring.earlier else slot)
-        else:
+        elif decision.action == "halt" or not self._restore_from_disk(decision, cause, slot):
             self.halt(f"{decision.reason}: {cause}", slot)
 
     def restore(self, slot: Slot, decision: Decision, cause: str) -> None:
@@ -201,6 +211,27 @@ class RollbackRun:
             self.strategy.forget(undone)  # type: ignore[attr-defined]  # ElCheStrategy
         self.tally.restores += 1
         self._tell(decision, cause, tier="ram", undone=undone)
+
+    def _restore_from_disk(self, decision: Decision, cause: str, slot: Slot | None) -> bool:
+        """Go back to a checkpoint if there is one from before the damage, and return whether."""
+        if self.disk is None:
+            return False
+        steps = self.steps
+        if slot is not None:
+            self._put_back(slot)  # for the sake of buffers that no checkpoint holds
+        state = self.disk.restore(at_most=self._sound_step)
+        if state is None:
+            return False
+        self.steps = state["callbacks"][self._state_key]["effective_step"]
+        self.ring.clear()
+        self.recovery.begin_round()
+        self.put_soon()
+        self._is_window_start, self._repaired_at = True, self.batches
+        self._judge.reset()
+        self.scale.scale = self.recovery.lr_scale
+        self._tell(decision, cause, tier="disk", undone=steps - self.steps)
+        self.alarm.tell(self.ladder.used_disk(), step=self.steps)
+        return True
 
     def _put_back(self, slot: Slot) -> int:
         """Restore a snapshot and return the number of batches that this undoes."""
@@ -232,19 +263,8 @@ class RollbackRun:
         self._tell(decision, cause, tier="average", undone=undone)
 
     def _tell(self, decision: Decision, cause: str, *, tier: str, undone: int) -> None:
-        emit(
-            "rollback",
-            rank=self.trainer.global_rank,
-            epoch=self.trainer.current_epoch,
-            step=self.steps,
-            cause=cause,
-            tier=tier,
-            undone_batches=undone,
-            incident=self.recovery.incidents,
-            is_new=decision.is_new,
-            snapshot=decision.reason,
-            lr_scale=self.recovery.lr_scale,
-        )
+        facts = {"step": self.steps, "cause": cause, "tier": tier, "undone_batches": undone}
+        emit_repair(self.trainer, self.recovery, decision, **facts)
         recent = self.recovery.recent(self.steps)
         self.alarm.tell(self.ladder.incident(recent=recent), step=self.steps)
 
@@ -312,14 +332,12 @@ class RollbackRun:
         """Let go of optimizers and threads."""
         self.scale.close()
         self.alarm.close(step=self.steps)
+        if self.disk is not None:
+            self.disk.close()
 
     def _log(self) -> None:
         trainer = self.trainer
         if trainer.is_global_zero and trainer.loggers:
-            metrics = self.metrics()
+            metrics = self.tally.metrics(self.ring, self.recovery) | self.alarm.metrics()
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
-
-    def metrics(self) -> dict[str, float]:
-        """Return what is logged, by name."""
-        return self.tally.metrics(self.ring, self.recovery) | self.alarm.metrics()

@@ -16,6 +16,8 @@ class Tally:
 
     Attributes:
         restores: Snapshots that were restored.
+        disk_restores: Checkpoints that were restored.
+        deadline_exceeded: How often reading one took too long.
         failures: Bad batches for which there was none.
         undone: Batches that were undone.
         put_ms: How long the last snapshot took.
@@ -23,6 +25,8 @@ class Tally:
     """
 
     restores: int = 0
+    disk_restores: int = 0
+    deadline_exceeded: int = 0
     failures: int = 0
     undone: int = 0
     put_ms: float = 0.0
@@ -36,6 +40,8 @@ class Tally:
             "rollback/snapshot_ms": self.put_ms,
             "rollback/refused": float(ring.refused),
             "rollback/ram_restores": float(self.restores),
+            "rollback/disk_restores": float(self.disk_restores),
+            "rollback/deadline_exceeded": float(self.deadline_exceeded),
             "rollback/restore_ms": self.restore_ms,
             "rollback/failures": float(self.failures),
             "rollback/incidents": float(recovery.incidents),

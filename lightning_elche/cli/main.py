@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lightning_elche.cli import contract, simulate
+from lightning_elche.cli import checkpoint, contract, simulate
 from lightning_elche.version import VERSION
 
 __all__ = ["main"]
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"lightning-elche {VERSION}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+    checkpoint.add_to(verbs)
     contract.add_to(verbs)
     simulate.add_to(verbs)
     options = parser.parse_args(arguments)

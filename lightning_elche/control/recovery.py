@@ -23,6 +23,8 @@ class RecoveryPolicy:
         max_rollbacks: Incidents within `forget_steps` that are repaired; one more ends the run.
         forget_steps: Optimizer steps after which an incident is forgotten.
         max_failed_epochs: Epochs in a row with an incident that end the run.
+        read_deadline_s: Seconds that reading a checkpoint may take, where memory has nothing to go
+            back to and the Trainer has a `PartitionCheckpoint`; `None` for no limit.
         publish_timeout_s: Time that `publish` has for a signal, in seconds.
         publish_per_min: Signals that are published in a minute; the one of the end always is.
         on_halt: "raise" `RecoveryHalted`, or "stop" as `Trainer.should_stop` does, which validates
@@ -33,6 +35,7 @@ class RecoveryPolicy:
     max_rollbacks: int = 3
     forget_steps: int = 1000
     max_failed_epochs: int = 3
+    read_deadline_s: float | None = 60.0
     publish_timeout_s: float = 2.0
     publish_per_min: int = 60
     on_halt: Literal["raise", "stop"] = "raise"
@@ -49,6 +52,10 @@ class RecoveryPolicy:
         if not 0.0 < self.publish_timeout_s < math.inf:
             raise ValueError(
                 f"`publish_timeout_s` must be a number > 0, got {self.publish_timeout_s}."
+            )
+        if self.read_deadline_s is not None and not 0.0 < self.read_deadline_s < math.inf:
+            raise ValueError(
+                f"`read_deadline_s` must be a number > 0 or None, got {self.read_deadline_s}."
             )
         if self.on_halt not in ("raise", "stop"):
             raise ValueError(f'`on_halt` must be "raise" or "stop", got {self.on_halt!r}.')

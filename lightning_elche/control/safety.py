@@ -107,6 +107,10 @@ class SafetyLadder:
             return self._rise(SafetyLevel.ELEVATED, f"{recent} incidents in short time")
         return self._rise(SafetyLevel.NOTICE, "an incident was repaired")
 
+    def used_disk(self) -> Transition | None:
+        """Take in that memory had nothing to go back to."""
+        return self._rise(SafetyLevel.CONSERVATIVE, "a checkpoint was restored")
+
     def cannot_publish(self, cause: str) -> Transition | None:
         """Take in that signals do not reach whom they are for."""
         return self._rise(SafetyLevel.CONSERVATIVE, cause)

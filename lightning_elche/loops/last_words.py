@@ -20,8 +20,10 @@ from lightning_elche.exceptions import (
     RankFailed,
     RankMismatch,
     RecoveryHalted,
+    ScheduleDiverged,
 )
 from lightning_elche.loops.alignment import Alignment, Phase
+from lightning_elche.partition.errors import ReplayError
 
 __all__ = ["LAST_EVENT_S", "LastWords"]
 
@@ -35,6 +37,8 @@ ABOUT_RANKS = (
     RankFailed,
     RankMismatch,
     RecoveryHalted,
+    ReplayError,
+    ScheduleDiverged,
 )
 OF_LOADERS = (RuntimeError, ConnectionError, EOFError)
 

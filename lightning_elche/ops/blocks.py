@@ -38,11 +38,14 @@ class _Few(NamedTuple):
         return total(self.summed)
 
 
-class _Large(NamedTuple):
+class _Large:
     """A dense tensor, in chunks of its memory."""
 
-    place: int
-    chunks: tuple[Tensor, ...]
+    def __init__(self, place: int, chunks: tuple[Tensor, ...]) -> None:
+        self._place = place
+        self._chunks = chunks
+        self._begin = 0  # of the tensor, in memory
+        self._sources: tuple[Tensor, ...] = ()
 
     def load(self, tensors: Sequence[Tensor]) -> None:
         for chunk, source in self._pairs(tensors):
@@ -56,9 +59,12 @@ class _Large(NamedTuple):
         return torch.stack(sums).sum()
 
     def _pairs(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        tensor = tensors[self.place]
-        memory = tensor.as_strided((tensor.numel(),), (1,))
-        return zip(self.chunks, torch.split(memory, self.chunks[0].numel()), strict=True)
+        tensor = tensors[self._place]
+        if tensor.data_ptr() != self._begin:  # making views takes a tenth of the time of copying
+            memory = tensor.detach().as_strided((tensor.numel(),), (1,))
+            self._sources = torch.split(memory, self._chunks[0].numel())
+            self._begin = tensor.data_ptr()
+        return zip(self._chunks, self._sources, strict=True)
 
 
 class Blocks:

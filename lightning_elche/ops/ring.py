@@ -52,6 +52,7 @@ class Slot:
         batch: Batches that this rank had begun.
         undone: Those of them that were undone.
         event: The averaging event whose outcome it is, -1 for none.
+        global_step: Optimizer steps that the Trainer counted.
         stage: How far it is trusted.
     """
 
@@ -60,6 +61,7 @@ class Slot:
     batch: int
     undone: int = 0
     event: int = -1
+    global_step: int = 0
     stage: Stage = Stage.PENDING
 
     @property
@@ -115,7 +117,9 @@ class Ring:
         """Return numbers that are finite if the present state is. Cost: one pass."""
         return self._live.sums(without=self._unchecked)
 
-    def put(self, *, step: int, batch: int, undone: int = 0, event: int = -1) -> Slot | None:
+    def put(
+        self, *, step: int, batch: int, undone: int = 0, event: int = -1, global_step: int = 0
+    ) -> Slot | None:
         """Take a snapshot.
 
         Args:
@@ -123,6 +127,7 @@ class Ring:
             batch: As of `Slot`.
             undone: As of `Slot`.
             event: As of `Slot`.
+            global_step: As of `Slot`.
 
         Returns:
             It, or `None` if there is no room.
@@ -144,7 +149,14 @@ class Ring:
             return None
         snapshot.put(self._live, parts)
         self._encoded = snapshot.nbytes - parts.nbytes
-        slot = Slot(snapshot=snapshot, step=step, batch=batch, undone=undone, event=event)
+        slot = Slot(
+            snapshot=snapshot,
+            step=step,
+            batch=batch,
+            undone=undone,
+            event=event,
+            global_step=global_step,
+        )
         self.slots.append(slot)
         self.snapshots += 1
         return slot
@@ -176,6 +188,11 @@ class Ring:
         """Give up a snapshot of this round."""
         self.slots.remove(slot)
         self._free.append(slot.snapshot)
+
+    def clear(self) -> None:
+        """Give up all snapshots."""
+        self._free += [slot.snapshot for slot in (*self.slots, *self.earlier)]
+        self.slots, self.earlier = [], []
 
     def begin_round(self) -> None:
         """Give up all snapshots but those of the last averaging events."""

@@ -38,36 +38,42 @@ class Choice:
     rejections: tuple[tuple[str, str], ...] = ()
 
 
-def choose_checkpoint(fs: Fs, root: Path) -> Choice:
+def choose_checkpoint(fs: Fs, root: Path, *, at_most: int | None = None) -> Choice:
     """Return the newest checkpoint of a root that can be resumed from, verified in full.
 
     Args:
         fs: The file system.
         root: The folder of checkpoints.
+        at_most: The latest step that counts; `None` for any.
 
     Raises:
         NoCheckpointFound: If there are none at all.
         NoValidCheckpoint: If there are some, and none is good: never a reason to start afresh.
     """
     for _ in range(MAX_LOOKS):
-        names = _candidates(fs, root)
+        names = _candidates(fs, root, at_most)
         rejections: Rejections = {}
         choice = _newest_good(fs, root, names, rejections)
         if choice is not None:
             return choice
-        if _candidates(fs, root) == names:
+        if _candidates(fs, root, at_most) == names:
             break
     if not names:
         raise NoCheckpointFound(str(root))
     raise NoValidCheckpoint(str(root), tuple(sorted(rejections.items())))
 
 
-def _candidates(fs: Fs, root: Path) -> list[str]:
+def _candidates(fs: Fs, root: Path, at_most: int | None) -> list[str]:
     try:
         names = fs.list_names(root)
     except (FileNotFoundError, NotADirectoryError) as err:
         raise NoCheckpointFound(str(root)) from err
-    return [name for name in names if parse_checkpoint_name(name) is not None]
+    parsed = {name: parse_checkpoint_name(name) for name in names}
+    return [
+        name
+        for name, one in parsed.items()
+        if one is not None and (at_most is None or one.step <= at_most)
+    ]
 
 
 def _newest_good(fs: Fs, root: Path, names: list[str], rejections: Rejections) -> Choice | None:

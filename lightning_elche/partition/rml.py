@@ -23,8 +23,10 @@ __all__ = [
     "ROW_BYTES",
     "Bytes",
     "bytes_of",
+    "mix",
     "num_rows",
     "row_keys",
+    "row_sums",
     "sum_lanes",
     "tensor_lanes",
     "tensor_salt",
@@ -86,11 +88,11 @@ def tensor_lanes(
         >>> [hex(lane) for lane in lanes]
         ['0x40b1874351b509d', '0xb6959d747c22ebb1']
     """
-    low, high = _row_sums(bytes_of(data))
+    low, high = row_sums(bytes_of(data))
     numbers = np.arange(first_row + 1, first_row + 1 + low.size, dtype=np.uint64)
     salt = np.uint64(tensor_salt(name, dtype, shape))
-    lane0 = _mix(_mix(low + numbers * np.uint64(G0) + salt) + high)
-    lane1 = _mix(_mix(high + numbers * np.uint64(G1) + salt) + low)
+    lane0 = mix(mix(low + numbers * np.uint64(G0) + salt) + high)
+    lane1 = mix(mix(high + numbers * np.uint64(G1) + salt) + low)
     return int(lane0.sum()), int(lane1.sum())
 
 
@@ -109,18 +111,19 @@ def row_keys() -> tuple[Words, Words]:
 
 def _key_stream(seed: int) -> Words:
     numbers = np.arange(1, ROW_WORDS + 1, dtype=np.uint64)
-    keys = _mix(numbers * np.uint64(G0) + np.uint64(seed)) | np.uint64(1)
+    keys = mix(numbers * np.uint64(G0) + np.uint64(seed)) | np.uint64(1)
     keys.flags.writeable = False
     return keys.view(np.int64)
 
 
-def _mix(z: Unsigned) -> Unsigned:
+def mix(z: Unsigned) -> Unsigned:
+    """Return a permutation of the 64-bit words in which all bits depend on all bits."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-def _row_sums(data: NDArray[np.uint8]) -> tuple[Unsigned, Unsigned]:
+def row_sums(data: NDArray[np.uint8]) -> tuple[Unsigned, Unsigned]:
     """Return both weighted sums of each row."""
     whole = data.size // ROW_BYTES
     rows = data[: whole * ROW_BYTES].view("<i8").reshape(whole, ROW_WORDS)

@@ -167,6 +167,12 @@ class ElCheStrategy(RunningStrategy):
     def _is_ddp(self) -> bool:
         return self._config.policy == "sync" and self._config.backend == "device"
 
+    @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether optimizer states differ between ranks after an averaging event, too."""
+        config = self._config
+        return config.optimizer_state == "keep" or config.optimizer_state_every > 1
+
     # Set-up and end
 
     @override

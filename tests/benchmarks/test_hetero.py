@@ -87,7 +87,7 @@ def test_the_model_of_the_cpu_is_found(tmp_path: Path) -> None:
 @needs_two_cores
 def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:
     """All rows that need no further package, and the parts of a row are all its time."""
-    modes = ["ddp", "elche", "join", "averager"]
+    modes = ["ddp", "elche", "averager"]
     short = ["--repeats", "1", "--seconds", "1", "--modes", *modes, "--json", "all.json"]
     # Little less than a whole core, since interpreters start as slowly as the rank is.
     drift = ["--quota", "0.9", "--drift", "0.8"] if can_limit() else []

@@ -168,7 +168,8 @@ def test_moments_that_stay_local_are_clean_after_sitting_out() -> None:
 
 def test_ranks_go_back_together_if_none_is_sound() -> None:
     """To the last average with which a batch was healthy, not the one that failed twice."""
-    first, second = run([0, 1], window=2)
+    # By counts, since the first steps of a busy machine may take as long as all others.
+    first, second = run([0, 1], window=2, strategy={"policy": "async"})
     assert first["restored"][:3] == [-1, -1, 0]
     assert second["restored"] == first["restored"]
     assert_equal(first, second)

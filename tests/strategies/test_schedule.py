@@ -46,7 +46,7 @@ class Dropping(Recorder):
 def train(
     folder: str, verb: str, delays_ms: tuple[float, ...], lr: float = 0.01, **options: Any
 ) -> dict[str, Any]:
-    cadence = CadenceConfig(anchor=4)
+    cadence = CadenceConfig(anchor=4, max_anchor=4)
     strategy = ElCheStrategy(timeout_s=30.0, cadence=cadence, **options)
     {"record": strategy.record_schedule, "follow": strategy.follow_schedule}[verb](folder)
     averages, model = Averages(), Dropping(delays_ms)

@@ -1,0 +1,252 @@
+"""When checkpoints are saved, what is known of them, and what happens if they cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import AsyncCheckpointIO
+
+from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
+from lightning_elche.partition.checkpoint_errors import UnsupportedState, WriteFailed
+from lightning_elche.partition.errors import InvalidConfig, ReplayDivergence
+from lightning_elche.partition.fs import LocalFs
+from lightning_elche.partition.policy import CheckpointPolicy
+from lightning_elche.partition.replay import ReplayConfig
+from lightning_elche.partition.store_config import StoreConfig
+from lightning_elche.partition.worker import PartitionConfig, PartitionWorker
+from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO
+from tests.callbacks.partitioned import Drawing, Validating, fit_drawing, names_in, saver_of
+from tests.ranks import make_loader
+
+
+class Holds(Callback):
+    """Has a state of its own."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"held": self.state}
+
+
+class Acts(Callback):
+    """Calls a function at the end of the third batch."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if args[-1] == 2:
+            self.function()
+
+
+def test_policy_says_when(tmp_path: Path) -> None:
+    """At multiples of steps, and after each second epoch of six."""
+    policy = CheckpointPolicy(every_steps=5, every_epochs=2)
+    fit_drawing(PartitionCheckpoint(tmp_path, policy=policy))
+    assert names_in(tmp_path) == [f"step-{step:08d}" for step in (5, 10, 12, 15)]
+
+
+def test_step_at_the_end_of_an_epoch_is_saved_once_it_was_validated(tmp_path: Path) -> None:
+    """So that gates have seen it."""
+    saver = saver_of(tmp_path, every=6)
+    seen: list[Path | None] = []
+
+    class Validated(Callback):
+        def on_validation_end(self, *_: Any) -> None:
+            seen.append(saver.latest)
+
+    fit_drawing(saver, model=Validating(), more=[Validated()], max_epochs=1)
+    assert seen == [None]
+    assert names_in(tmp_path) == ["step-00000006"]
+
+
+def test_oldest_checkpoints_go_and_labelled_ones_stay(tmp_path: Path) -> None:
+    """`checkpoint` is for users, who name what they want to keep."""
+    saver = saver_of(tmp_path, store=StoreConfig(max_retained=2, durability="flush"))
+    fit_drawing(saver, more=[Acts(lambda: saver.checkpoint("good", wait=True))], max_epochs=1)
+    assert names_in(tmp_path) == ["step-00000003-good", "step-00000005", "step-00000006"]
+
+
+def test_members_tell_of_the_newest_checkpoint(tmp_path: Path) -> None:
+    """The digest of the optimizer is that of its file."""
+    saver = saver_of(tmp_path, every=5)
+    fit_drawing(saver, max_epochs=1)
+    path = tmp_path / "step-00000005"
+    assert (saver.latest, saver.best_model_path, saver.resume_path()) == (
+        path,
+        str(path),
+        str(path),
+    )
+    image = (path / "optimizer-0.safetensors").read_bytes()
+    assert saver.optimizer_state_sha(5) == hashlib.sha256(image).hexdigest()
+
+
+def test_metrics_count_what_was_saved(tmp_path: Path) -> None:
+    """Each tensor of this model is one row, and both threads have a partition."""
+    saver = saver_of(tmp_path, every=2)
+    fit_drawing(saver, max_epochs=1)
+    metrics = saver.metrics()
+    assert metrics.pop("checkpoint_p95_s") > 0.0
+    assert metrics.pop("num_bytes") > 2000
+    assert metrics == {
+        "current_step": 6,
+        "num_rows": 27,
+        "partition_count": 2,
+        "steps_completed": 6,
+        "rows_processed": 81,
+        "checkpoints_created": 3,
+        "replay_fingerprints": 0,
+    }
+
+
+def test_best_one_by_a_metric_stays(tmp_path: Path) -> None:
+    """The metric is the one that was logged last."""
+    store = StoreConfig(max_retained=1, monitor="loss", durability="flush")
+    saver = saver_of(tmp_path, store=store)
+    fit_drawing(saver)
+    assert saver.best_model_path in {str(tmp_path / name) for name in names_in(tmp_path)}
+    assert len(names_in(tmp_path)) <= 2
+
+
+def test_checkpoints_of_later_steps_are_put_into_the_archive(tmp_path: Path) -> None:
+    """A run that goes back writes these steps anew."""
+    fit_drawing(saver_of(tmp_path, every=5), max_epochs=2)
+    fit_drawing(saver_of(tmp_path, every=None), resume=tmp_path / "step-00000005")
+    assert names_in(tmp_path) == ["step-00000005"]
+    assert [path.name for path in tmp_path.glob("archive/*/*")] == ["step-00000010"]
+
+
+def test_state_that_cannot_be_stored_fails_before_the_first_step(tmp_path: Path) -> None:
+    """The error says where it is."""
+    model = Drawing()
+    with pytest.raises(UnsupportedState, match=r"/callbacks/Holds/held .* builtins|type function"):
+        fit_drawing(saver_of(tmp_path), model=model, more=[Holds(lambda: None)])
+    assert model.ids == []
+
+
+def test_disk_that_is_too_small_fails_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints, with the moments that AdamW will have, need more than there is."""
+    monkeypatch.setattr(LocalFs, "free_bytes", lambda *_: 4000)
+    model = Drawing()
+    with pytest.raises(WriteFailed, match="two checkpoints need"):
+        fit_drawing(saver_of(tmp_path), model=model)
+    assert model.ids == []
+
+
+def test_failure_in_the_background_is_raised_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the latest when the next one is due."""
+    saver, model = saver_of(tmp_path), Drawing()
+
+    def fail(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    def fill_disk() -> None:  # before the checkpoint of step 3, and after that of step 2
+        saver.wait()
+        monkeypatch.setattr(LocalFs, "pwrite", fail)
+
+    with pytest.raises(WriteFailed, match="No space left"):
+        fit_drawing(saver, model=model, more=[Acts(fill_disk)])
+    assert names_in(tmp_path)[-1:] == ["step-00000002"]
+    assert len(model.ids) <= 5
+
+
+def test_failure_to_write_may_be_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on then."""
+    saver = saver_of(tmp_path, every=4, store=StoreConfig(on_write_error="warn"))
+    rename = LocalFs.rename
+
+    def fail(fs: LocalFs, source: Path, target: Path) -> None:
+        if target.name == "step-00000004":
+            raise OSError(5, os.strerror(5))
+        rename(fs, source, target)
+
+    monkeypatch.setattr(LocalFs, "rename", fail)
+    with pytest.warns(UserWarning, match="training goes on"):
+        fit_drawing(saver)
+    assert names_in(tmp_path) == [f"step-{step:08d}" for step in (8, 12, 16)]
+
+
+def test_run_that_fails_leaves_its_last_step(tmp_path: Path) -> None:
+    """With a label, so that it stays."""
+    saver = saver_of(tmp_path, every=2)
+    with pytest.raises(ArithmeticError):
+        fit_drawing(saver, model=Drawing(fails_at=3))
+    assert names_in(tmp_path) == ["step-00000002", "step-00000003-exception"]
+
+
+def test_replay_is_recorded_and_verified(tmp_path: Path) -> None:
+    """The same run has the same fingerprints, one for each step."""
+    first = saver_of(tmp_path / "a", every=None, replay=ReplayConfig(mode="record"))
+    fit_drawing(first, max_epochs=1)
+    config = ReplayConfig(mode="verify", expected=str(tmp_path / "a"))
+    second = saver_of(tmp_path / "b", every=None, replay=config)
+    fit_drawing(second, max_epochs=1)
+    assert len(first.recorded_replay) == 6
+    assert first.recorded_replay == second.recorded_replay
+
+
+def test_lightning_s_own_checkpoints_are_saved_beside(tmp_path: Path) -> None:
+    """Paths that are not ours go to the plugin that was there."""
+    other = ModelCheckpoint(tmp_path / "theirs", every_n_train_steps=3, filename="{step}")
+    fit_drawing(saver_of(tmp_path / "ours", every=4), more=[other], max_epochs=1)
+    assert torch.load(tmp_path / "theirs" / "step=6.ckpt", weights_only=False)["global_step"] == 6
+    assert names_in(tmp_path / "ours") == ["step-00000004"]
+
+
+def test_nothing_is_saved_in_a_fast_dev_run(tmp_path: Path) -> None:
+    """Nor is anything moved away."""
+    fit_drawing(saver_of(tmp_path), fast_dev_run=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_use_is_refused(tmp_path: Path) -> None:
+    """The option is named, or what is needed."""
+    with pytest.raises(InvalidConfig, match="`rng` must be one of"):
+        PartitionCheckpoint(tmp_path, rng="often")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"only during `Trainer\.fit`"):
+        PartitionCheckpoint(tmp_path).checkpoint()
+    with pytest.raises(InvalidConfig, match="AsyncCheckpointIO"):
+        fit_drawing(saver_of(tmp_path), plugins=[AsyncCheckpointIO()])
+
+
+def test_state_that_diverged_is_put_into_quarantine(tmp_path: Path) -> None:
+    """Where nobody resumes from it, and anybody can look at it."""
+    fit_drawing(saver_of(tmp_path / "a", every=4, replay=ReplayConfig(mode="record")))
+    replay = ReplayConfig(mode="verify", expected=str(tmp_path / "a"))
+
+    class Spoils(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            if args[-1] == 2:
+                args[1].layers[0].weight.data[0, 0] += 1e-3
+
+    saver = saver_of(tmp_path / "b", every=4, replay=replay)
+    with pytest.raises(ReplayDivergence):
+        fit_drawing(saver, more=[Spoils()])
+    assert os.listdir(tmp_path / "b" / "quarantine") == ["diverged-step-00000003"]
+    assert PartitionCheckpoint(tmp_path / "b").resume_path() is None
+
+
+def test_workers_elsewhere_are_refused() -> None:
+    """What they would write would be written here instead."""
+    worker = PartitionWorker.external("far", endpoint="memory://far")
+    with pytest.raises(InvalidConfig, match="`workers` must be of backend 'local_cpu' here, got"):
+        PartitionCheckpointIO(partitions=PartitionConfig(workers=(worker,)))
+
+
+def test_several_loaders_are_refused(tmp_path: Path) -> None:
+    """Each would need a position of its own."""
+    loaders = {"one": make_loader(8), "other": make_loader(8)}
+    with pytest.raises(InvalidConfig, match="`train_dataloader` must be one loader"):
+        fit_drawing(saver_of(tmp_path), data=loaders)

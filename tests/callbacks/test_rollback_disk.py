@@ -1,0 +1,162 @@
+"""Going back to a checkpoint when memory has nothing from before the damage."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from lightning_elche import RecoveryPolicy, Rollback
+from lightning_elche.callbacks import rollback_disk
+from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
+from lightning_elche.callbacks.rollback_disk import read_sound
+from lightning_elche.exceptions import RecoveryHalted
+from lightning_elche.partition import CheckpointPolicy, StoreConfig
+from lightning_elche.testing import run_ranks
+from tests.callbacks.rolled import Stateful, batches, fit_rolled
+
+THREE_IN_A_ROW = [6, 7, 8]  # more than two snapshots survive
+
+
+class Waits(Callback):
+    """Lets each checkpoint reach the disk before the next batch."""
+
+    def __init__(self, saver: PartitionCheckpoint) -> None:
+        self._saver = saver
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._saver.wait()
+
+
+def saving(folder: Path, every: int = 2) -> list[Callback]:
+    policy, store = CheckpointPolicy(every_steps=every), StoreConfig(max_retained=9)
+    saver = PartitionCheckpoint(folder, policy=policy, store=store)
+    return [Waits(saver), saver]
+
+
+def fit(
+    folder: Path, rollback: Rollback, *more: Callback, nan: list[int] = THREE_IN_A_ROW
+) -> tuple[Stateful, Rollback]:
+    model = Stateful()
+    callbacks = [rollback, *more, *saving(folder)]
+    fit_rolled(batches(nan=nan), *callbacks, model=model, enable_checkpointing=True)
+    return model, rollback
+
+
+def restored(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if '"tier": "disk"' in record.message]
+
+
+@pytest.fixture
+def events(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level("INFO", logger="lightning_elche.events"):
+        yield caplog
+
+
+@pytest.mark.filterwarnings("ignore:Safety level")
+def test_checkpoint_from_before_the_damage_is_restored(
+    tmp_path: Path, events: pytest.LogCaptureFixture
+) -> None:
+    """With optimizers and schedules; what was trained since is undone, and the run goes on."""
+    model, rollback = fit(tmp_path, Rollback())
+    assert len(restored(events)) == 1
+    assert rollback.level.name == "CONSERVATIVE"
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    # Snapshots of steps 5 and 6 were there; the checkpoint is of step 4; batches 9 to 11 follow.
+    assert rollback.effective_step == 4 + 3
+
+
+@pytest.mark.filterwarnings("ignore:Safety level")
+def test_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    """The one before it is taken."""
+
+    class Damages(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            if index == 6:
+                image = tmp_path / "step-00000004" / "model.safetensors"
+                content = bytearray(image.read_bytes())
+                content[-1] ^= 1
+                image.write_bytes(content)
+
+    _, rollback = fit(tmp_path, Rollback(), Damages())
+    assert rollback.effective_step == 2 + 3
+
+
+def test_run_ends_if_there_is_no_checkpoint(tmp_path: Path) -> None:
+    """As without any callback that saves."""
+
+    class Removes(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            if index == 6:
+                for path in tmp_path.glob("step-*"):
+                    shutil.rmtree(path)
+
+    with pytest.raises(RecoveryHalted, match="No snapshot is from before the damage"):
+        fit(tmp_path, Rollback(), Removes())
+
+
+def test_checkpoint_that_comes_too_late_is_not_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends; whatever the thread finds later, nobody takes it."""
+    is_over = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        is_over.wait(20.0)
+        return read_sound(*arguments)
+
+    monkeypatch.setattr(rollback_disk, "read_sound", slow)
+    model = Stateful()
+    policy = RecoveryPolicy(read_deadline_s=0.05)
+    with pytest.raises(RecoveryHalted) as raised:
+        fit_rolled(
+            batches(nan=THREE_IN_A_ROW),
+            Rollback(policy=policy),
+            *saving(tmp_path),
+            model=model,
+            enable_checkpointing=True,
+        )
+    versions = [parameter._version for parameter in model.parameters()]
+    is_over.set()
+    assert not raised.value.is_poisoned
+    assert [parameter._version for parameter in model.parameters()] == versions
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_deadline_that_is_none_is_refused(deadline_s: float) -> None:
+    """`None` stands for no limit."""
+    with pytest.raises(ValueError, match="`read_deadline_s` must be a number > 0 or None, got"):
+        RecoveryPolicy(read_deadline_s=deadline_s)
+    assert RecoveryPolicy(read_deadline_s=None).read_deadline_s is None
+
+
+def train_ddp(folder: str) -> tuple[int, list[float], int]:
+    rollback, model = Rollback(), Stateful()
+    fit_rolled(
+        batches(nan=THREE_IN_A_ROW),
+        rollback,
+        *saving(Path(folder)),
+        model=model,
+        strategy="ddp",
+        devices=2,
+        use_distributed_sampler=False,  # the same batches on both
+        enable_checkpointing=True,
+    )
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return rollback.effective_step, weights.tolist(), int(rollback.level)
+
+
+@pytest.mark.slow
+def test_ranks_of_ddp_go_back_to_the_same_checkpoint(tmp_path: Path) -> None:
+    """Rank 0 chooses, and each reads it."""
+    first, second = (
+        rank.value for rank in run_ranks(train_ddp, world_size=2, folder=str(tmp_path))
+    )
+    assert first == second
+    assert (first[0], first[2]) == (4 + 3, 3)
