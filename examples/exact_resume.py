@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from quiet_lightning import quiet_lightning
 from torch import Tensor
 
-from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
+from lightning_elche import PartitionCheckpoint
 from lightning_elche.partition import CheckpointPolicy
 from lightning_elche.partition.fs import LocalFs
 from lightning_elche.partition.read_checkpoint import read_manifest

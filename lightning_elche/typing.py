@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["AbortSource", "RecoverySource", "SubscribesToAverages"]
+__all__ = ["AbortSource", "NeedsAlignment", "RecoverySource", "SubscribesToAverages"]
 
 
 @runtime_checkable
@@ -16,6 +16,15 @@ class SubscribesToAverages(Protocol):
 
     def on_average_end(self, event: AveragingEvent) -> None:
         """Called on every rank after an averaging event, in the order of the callbacks."""
+        ...
+
+
+@runtime_checkable
+class NeedsAlignment(Protocol):
+    """A callback that may need all ranks at the same point after an averaging event."""
+
+    def needs_alignment(self, event: AveragingEvent) -> bool:
+        """Return whether something is due after `event`; the same on every rank."""
         ...
 
 

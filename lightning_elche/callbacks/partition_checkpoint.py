@@ -57,7 +57,7 @@ class PartitionCheckpoint(Checkpoint):
 
     Example:
         >>> from lightning.pytorch import Trainer
-        >>> from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
+        >>> from lightning_elche import PartitionCheckpoint
         >>> from lightning_elche.partition import CheckpointPolicy
         >>> saver = PartitionCheckpoint("runs/a", policy=CheckpointPolicy(every_steps=500))
         >>> trainer = Trainer(callbacks=[saver], logger=False)
@@ -269,6 +269,11 @@ class PartitionCheckpoint(Checkpoint):
         """Save if that is due; called by ElCheStrategy on every rank."""
         if self._run is not None and self._is_active:
             self._run.end_average(event)
+
+    def needs_alignment(self, event: AveragingEvent) -> bool:
+        """Return whether a checkpoint is due by steps, which takes all ranks at the same point."""
+        run = self._run
+        return run is not None and self._is_active and run.is_due_at(event.global_step)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

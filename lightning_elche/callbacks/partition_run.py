@@ -172,6 +172,10 @@ class PartitionRun:
             self._point(event.global_step)
             self._save_if_due(is_epoch_complete=event.is_epoch_complete)
 
+    def is_due_at(self, step: int) -> bool:
+        """Return whether a checkpoint is due at a step of all ranks; the same on each of them."""
+        return self._is_due or self._options.policy.due(step, self.step)
+
     def end_epoch(self) -> None:
         """Save a checkpoint if the epoch has made one due, or its last step."""
         step, epochs = self._trainer.global_step, epoch_of(self._trainer)

@@ -33,7 +33,7 @@ from lightning_elche.loops.lightning_names import (
 from lightning_elche.loops.progress import show_epoch_end
 from lightning_elche.loops.schedules import StepSchedules
 from lightning_elche.loops.stopping import save_stopped
-from lightning_elche.typing import SubscribesToAverages
+from lightning_elche.typing import NeedsAlignment, SubscribesToAverages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,6 +277,11 @@ class ElCheEpochLoop(TrainingEpochLoop):
             or self._is_out_of_steps()
             or self._should_check_val_fx(data_fetcher)
             or actions.saves(before=self._previous_step, now=self.global_step)
+            or any(
+                callback.needs_alignment(event)
+                for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+                if isinstance(callback, NeedsAlignment)
+            )
         )
 
     @override

@@ -88,7 +88,7 @@ class PartitionCheckpointIO(CheckpointIO):
 
     Example:
         >>> from lightning.pytorch import Trainer
-        >>> from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO
+        >>> from lightning_elche import PartitionCheckpointIO
         >>> trainer = Trainer(plugins=[PartitionCheckpointIO()], logger=False)
     """
 

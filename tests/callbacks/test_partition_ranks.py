@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,31 @@ def test_run_resumed_under_ddp_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert names_in(tmp_path / "a") == [f"step-{step:08d}" for step in range(1, 10)]
 
 
+class Slow(Drawing):
+    """Takes longer for a step than an exchange in the background does."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().training_step(batch, batch_idx)
+
+
 def train_elche(
-    root: str, *, world_size: int, resume: str | None = None, steps: int = 40
+    root: str,
+    *,
+    world_size: int,
+    resume: str | None = None,
+    steps: int = 40,
+    kind: type[Drawing] = Drawing,
+    **strategy: Any,
 ) -> dict[str, Any]:
     saver = saver_of(root, every=20, store=StoreConfig(max_retained=99, durability="flush"))
     seed_everything(7, verbose=False)
-    model = Drawing()
+    model = kind()
     trainer = make_trainer(
         world_size,
-        strategy=ElCheStrategy(cadence=CadenceConfig(anchor=3, max_anchor=3), timeout_s=30.0),
+        strategy=ElCheStrategy(
+            cadence=CadenceConfig(anchor=3, max_anchor=3), timeout_s=30.0, **strategy
+        ),
         callbacks=[saver],
         enable_checkpointing=True,
         max_epochs=2,
@@ -61,6 +78,10 @@ def train_elche(
         "report": saver.last_restore,
         "weight": model.layers[0].weight.detach().numpy(),
     }
+
+
+def train_in_background(root: str) -> None:
+    train_elche(root, world_size=2, steps=55, kind=Slow, backend="cpu", policy="async")
 
 
 def go_on(root: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -82,3 +103,15 @@ def test_run_of_two_ranks_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> 
     saved = report.step
     assert sum(len(second["ids"]) for _, second in results) == SIZE - 4 * saved
     torch.testing.assert_close(results[0][1]["weight"], results[1][1]["weight"], rtol=0, atol=0)
+
+
+def test_ranks_that_exchange_in_the_background_meet_for_a_checkpoint(tmp_path: Path) -> None:
+    """In the midst of the epoch, where nothing else would make them."""
+    run_ranks(
+        train_in_background,
+        world_size=2,
+        timeout_s=WITHIN_S,
+        root=str(tmp_path),
+    )
+    steps = [int(name.removeprefix("step-")) for name in names_in(tmp_path)]
+    assert 20 <= min(steps) < 55
