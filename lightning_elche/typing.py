@@ -84,6 +84,13 @@ class RecoverySource(Protocol):
         """
         ...
 
+    def restore_saved(self) -> bool:
+        """Go back to a checkpoint, as all ranks do now, and return whether that was possible.
+
+        Called where there is no event that every rank can restore.
+        """
+        ...
+
     def halt(self, reason: str) -> NoReturn:
         """End the run, since the ranks have nothing in common to go back to.
 

@@ -128,6 +128,7 @@ def fit(
     loader: dict[str, Any] | None = None,
     val_size: int = 0,
     model: Recorder | None = None,
+    ckpt_path: str | None = None,
     **options: Any,
 ) -> tuple[Trainer, Recorder]:
     """Fit a Recorder and return it with its Trainer."""
@@ -135,7 +136,7 @@ def fit(
     model = model if model is not None else Recorder(delays_ms)
     trainer = make_trainer(world_size, **options)
     val = DataLoader(Numbered(val_size), batch_size=4) if val_size else None
-    trainer.fit(model, make_loader(size, **(loader or {})), val)
+    trainer.fit(model, make_loader(size, **(loader or {})), val, ckpt_path=ckpt_path)
     return trainer, model
 
 

@@ -75,6 +75,33 @@ class DiskTier:
         self._tally.restore_ms = 1000.0 * (time.perf_counter() - began)
         return state
 
+    def restore_between_events(self, *, at_most: int) -> dict[str, Any] | None:
+        """As `restore`, at an averaging event, where ranks cannot broadcast.
+
+        Learning rates stay, since they follow the steps of all ranks.
+
+        Args:
+            at_most: As of `restore`; this rank's.
+        """
+        strategy: Any = self._trainer.strategy
+        gather, began = strategy.run.rounds.gather, time.perf_counter()
+        # The order on every rank: how far back, which one it has found.
+        found = self._read(self._root, int(min(gather(at_most))))
+        steps = gather(-1.0 if found is None else float(found[1].manifest.step))
+        if found is None or len(set(steps)) > 1:
+            return None
+        groups = [group for one in self._trainer.optimizers for group in one.param_groups]
+        rates = [group["lr"] for group in groups]
+        state = join_state(found[1].tree, found[1].groups)
+        # What callbacks hold is of rank 0.
+        apply_state(self._trainer, {**state, "lr_schedulers": None, "callbacks": {}})
+        groups = [group for one in self._trainer.optimizers for group in one.param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        self._tally.disk_restores += 1
+        self._tally.restore_ms = 1000.0 * (time.perf_counter() - began)
+        return state
+
     def close(self) -> None:
         """Let go of threads."""
         self._worker.close(0.0)
@@ -132,8 +159,9 @@ def apply_state(trainer: Trainer, state: dict[str, Any]) -> None:
     """
     trainer.strategy.load_model_state_dict(state, strict=trainer.lightning_module.strict_loading)
     trainer.strategy.load_optimizer_state_dict(state)
-    for config, own in zip(trainer.lr_scheduler_configs, state["lr_schedulers"], strict=True):
-        config.scheduler.load_state_dict(own)
+    if state["lr_schedulers"] is not None:
+        for config, own in zip(trainer.lr_scheduler_configs, state["lr_schedulers"], strict=True):
+            config.scheduler.load_state_dict(own)
     precision = trainer.precision_plugin
     kind = type(precision).__qualname__
     if kind in state:

@@ -82,6 +82,15 @@ class RollbackEvents:
         run.last_decision = decision
         run.restore(slot, decision, "no rank was sound")
 
+    def restore_saved(self) -> bool:
+        """As of `RecoverySource`."""
+        run = self._run
+        reason = "No event is from before the damage"
+        decision = Decision(action="lacks", index=None, is_new=False, reason=reason)
+        is_restored = run.restore_from_disk(decision, "no rank was sound", None)
+        run.is_sitting_out &= not is_restored
+        return is_restored
+
     def halt(self, reason: str) -> NoReturn:
         """As of `RecoverySource`."""
         run = self._run

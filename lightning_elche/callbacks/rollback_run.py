@@ -84,9 +84,9 @@ class RollbackRun:
         self._has_stepped = False
         self._is_window_start = True
         self._is_in_batch, self._repaired_at = False, -1
-        self._sound_step = -1  # of the Trainer, up to which checkpoints are from before any damage
+        self._sound_step = trainer.global_step  # checkpoints up to it are from before any damage
         self._state_key = state_key
-        self.disk = None if self.is_local else disk_tier_of(trainer, self._policy, self.tally)
+        self.disk = disk_tier_of(trainer, self._policy, self.tally)
         self.halted: RecoveryHalted | None = None
 
     # Batch by batch
@@ -195,7 +195,7 @@ class RollbackRun:
             self.restore(slot, decision, cause)
         elif decision.action == "lacks" and self.is_local:
             self._sit_out(decision, cause, self.ring.earlier[-1] if self.ring.earlier else slot)
-        elif decision.action == "halt" or not self._restore_from_disk(decision, cause, slot):
+        elif decision.action == "halt" or not self.restore_from_disk(decision, cause, slot):
             self.halt(f"{decision.reason}: {cause}", slot)
 
     def restore(self, slot: Slot, decision: Decision, cause: str) -> None:
@@ -212,17 +212,20 @@ class RollbackRun:
         self.tally.restores += 1
         self._tell(decision, cause, tier="ram", undone=undone)
 
-    def _restore_from_disk(self, decision: Decision, cause: str, slot: Slot | None) -> bool:
+    def restore_from_disk(self, decision: Decision, cause: str, slot: Slot | None) -> bool:
         """Go back to a checkpoint if there is one from before the damage, and return whether."""
         if self.disk is None:
             return False
         steps = self.steps
         if slot is not None:
             self._put_back(slot)  # for the sake of buffers that no checkpoint holds
-        state = self.disk.restore(at_most=self._sound_step)
+        disk = self.disk
+        restore = disk.restore_between_events if self.is_local else disk.restore
+        state = restore(at_most=self._sound_step)
         if state is None:
             return False
-        self.steps = state["callbacks"][self._state_key]["effective_step"]
+        if not self.is_local:
+            self.steps = state["callbacks"][self._state_key]["effective_step"]
         self.ring.clear()
         self.recovery.begin_round()
         self.put_soon()

@@ -9,7 +9,9 @@ from lightning_elche.control.reports import Report, divergence_of
 from lightning_elche.control.requests import StopCause, first_cause
 from lightning_elche.control.schedule import Plan
 
-__all__ = ["AveragingEvent"]
+__all__ = ["FROM_CHECKPOINT", "NOT_RESTORED", "AveragingEvent"]
+
+NOT_RESTORED, FROM_CHECKPOINT = -1, -2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class AveragingEvent:
             `group="node"` nodes still differ after an event inside them.
         crossed_nodes: Whether replicas of all nodes were averaged, rather than those of each.
         restored_event: The earlier event to whose outcome all ranks have gone back, since no rank's
-            parameters were sound; -1 if there was no need to.
+            parameters were sound; -1 if there was no need to, -2 if they took a checkpoint.
     """
 
     index: int
@@ -52,7 +54,7 @@ class AveragingEvent:
     saved_bytes: int = 0
     is_aligned: bool = True
     crossed_nodes: bool = True
-    restored_event: int = -1
+    restored_event: int = NOT_RESTORED
 
     @property
     def is_epoch_complete(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lightning_elche.control.events import FROM_CHECKPOINT, NOT_RESTORED
 from lightning_elche.control.reports import Report, common_event
 from lightning_elche.distributed.averager import AveragerState, Exchange
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
@@ -58,17 +59,20 @@ class RecoveryWatch:
             crossed_nodes: Whether all ranks know what became of them.
 
         Returns:
-            The event that was restored, -1 if the present one is sound.
+            The event that was restored, or as of `AveragingEvent.restored_event`.
         """
         has_weight = any(report.weight > 0.0 for report in reports)
         is_lost = not has_weight and any(report.sits_out for report in reports)
         is_spoiled = has_weight and crossed_nodes and not exchange.is_finite
         if self.source is None or not (is_lost or is_spoiled):
-            return -1
+            return NOT_RESTORED
         event = common_event(reports)
-        if event < 0:
+        if event >= 0:
+            self.source.restore_event(event)
+        elif self.source.restore_saved():
+            event = FROM_CHECKPOINT
+        else:
             self.source.halt(NOTHING_LEFT.format(index))
-        self.source.restore_event(event)
         # Parameters are equal again, and what was kept for the next average is of the spoiled one.
         self._replica.averager.load_state_dict(AveragerState(momentum={}))
         return event

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
-from lightning_elche.control.events import AveragingEvent
+from lightning_elche.control.events import NOT_RESTORED, AveragingEvent
 from lightning_elche.control.reports import Report, check_epochs
 from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
@@ -326,7 +326,7 @@ class Rounds:
         restored_event = self.recovery.act_on(
             reports, self._exchange, index=index, crossed_nodes=crossed_nodes
         )
-        if restored_event >= 0:
+        if restored_event != NOT_RESTORED:
             self._exchange, self.window.sits_out = NO_EXCHANGE, False
         elif self.recovery.remains_out(reports):
             self.window.sits_out = True

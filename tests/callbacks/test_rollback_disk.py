@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,14 +13,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_elche import RecoveryPolicy, Rollback
+from lightning_elche import CadenceConfig, ElCheStrategy, RecoveryPolicy, Rollback
 from lightning_elche.callbacks import rollback_disk
 from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
 from lightning_elche.callbacks.rollback_disk import read_sound
+from lightning_elche.control.events import FROM_CHECKPOINT
 from lightning_elche.exceptions import RecoveryHalted
 from lightning_elche.partition import CheckpointPolicy, StoreConfig
 from lightning_elche.testing import run_ranks
 from tests.callbacks.rolled import Stateful, batches, fit_rolled
+from tests.ranks import Recorder
+from tests.ranks import fit as fit_ranks
 
 THREE_IN_A_ROW = [6, 7, 8]  # more than two snapshots survive
 
@@ -160,3 +164,57 @@ def test_ranks_of_ddp_go_back_to_the_same_checkpoint(tmp_path: Path) -> None:
     )
     assert first == second
     assert (first[0], first[2]) == (4 + 3, 3)
+
+
+class AllSpoiled(Recorder):
+    """Has inputs that are no numbers on every rank until they meet."""
+
+    is_spoiled = True
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.is_spoiled:
+            batch = (batch[0] * torch.nan, batch[1])
+        return super().training_step(batch, batch_idx)
+
+
+class Meets(Callback):
+    def __init__(self) -> None:
+        self.restored: list[int] = []
+
+    def on_average_end(self, event: Any) -> None:
+        AllSpoiled.is_spoiled = False
+        self.restored.append(event.restored_event)
+
+
+def train_elche(folder: str) -> tuple[list[int], bool, list[float]]:
+    """Fit with checkpoints, and go on from the last one with a window that is all spoiled."""
+    options: dict[str, Any] = {"size": 200, "enable_checkpointing": True, "max_epochs": 2}
+    cadence = CadenceConfig(anchor=3, max_anchor=3)
+    AllSpoiled.is_spoiled = False
+    for max_steps in (20, 45):
+        os.environ["WORLD_SIZE"] = "2"  # Lightning removes it at the end of a fit
+        meets, model = Meets(), AllSpoiled((1.0, 3.0))
+        fit_ranks(
+            2,
+            model=model,
+            callbacks=[Rollback(), meets, *saving(Path(folder), every=10)[1:]],
+            strategy=ElCheStrategy(timeout_s=30.0, cadence=cadence),
+            max_steps=max_steps,
+            ckpt_path=folder if max_steps == 45 else None,
+            **options,
+        )
+        AllSpoiled.is_spoiled = True
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return meets.restored, bool(weights.isfinite().all()), weights.tolist()
+
+
+@pytest.mark.slow
+def test_ranks_of_elche_go_back_to_a_checkpoint_if_all_are_spoiled(tmp_path: Path) -> None:
+    """At their first event after they were resumed, when there is no earlier one."""
+    ranks = run_ranks(
+        train_elche, world_size=2, folder=str(tmp_path), env={"ELCHE_DELAYS_SEED": ""}
+    )
+    first, second = (rank.value for rank in ranks)
+    assert first[0][0] == FROM_CHECKPOINT
+    assert first[1]
+    assert first == second

@@ -16,7 +16,8 @@ from tests.distributed.threads import outcomes_of
 class Keeper:
     """Keeps the outcome of the event that it is told to, and goes back to it."""
 
-    def __init__(self, rank: Rank, *, event: int = -1) -> None:
+    def __init__(self, rank: Rank, *, event: int = -1, saved: float | None = None) -> None:
+        self._saved = saved
         self._rank = rank
         self._event = event
         self._kept = rank.parameter.clone()
@@ -31,6 +32,11 @@ class Keeper:
 
     def restore_event(self, index: int) -> None:
         self._rank.parameter.copy_(self._kept)
+
+    def restore_saved(self) -> bool:
+        if self._saved is not None:
+            self._rank.parameter.fill_(self._saved)
+        return self._saved is not None
 
     def halt(self, reason: str) -> NoReturn:
         raise RecoveryHalted(reason, step=0, level=4, rank=self._rank.rounds.rank)
@@ -94,6 +100,17 @@ def test_ranks_with_nothing_in_common_halt_together() -> None:
     results = outcomes_of(2, lambda rank: ranks[rank].rounds.average(is_drained=False))
     assert [type(result) for result in results] == [RecoveryHalted] * 2
     assert "no earlier event that all ranks could go back to" in str(results[0])
+
+
+def test_ranks_with_nothing_in_common_take_a_checkpoint() -> None:
+    """If they have one."""
+    ranks = trained()
+    for rank, event in zip(ranks, (4, -1), strict=True):
+        Keeper(rank, event=event, saved=5.0)
+        spoil(rank)
+    assert [event.restored_event for event in meet(ranks)] == [-2, -2]
+    assert values(ranks) == [5.0, 5.0]
+    assert not ranks[0].rounds.window.sits_out
 
 
 def test_ranks_without_a_step_are_not_spoiled() -> None:
