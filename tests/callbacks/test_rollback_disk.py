@@ -132,14 +132,6 @@ def test_checkpoint_that_comes_too_late_is_not_applied(
     assert [parameter._version for parameter in model.parameters()] == versions
 
 
-@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
-def test_deadline_that_is_none_is_refused(deadline_s: float) -> None:
-    """`None` stands for no limit."""
-    with pytest.raises(ValueError, match="`read_deadline_s` must be a number > 0 or None, got"):
-        RecoveryPolicy(read_deadline_s=deadline_s)
-    assert RecoveryPolicy(read_deadline_s=None).read_deadline_s is None
-
-
 def train_ddp(folder: str) -> tuple[int, list[float], int]:
     rollback, model = Rollback(), Stateful()
     fit_rolled(

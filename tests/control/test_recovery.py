@@ -187,3 +187,11 @@ def test_recovery_shows_what_matters() -> None:
     own = Recovery(RecoveryPolicy(lr_factor=0.5))
     own.bad(marks(ELIGIBLE), step=3)
     assert repr(own) == "Recovery(incidents=1, lr_scale=0.5)"
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_deadline_that_is_none_is_refused(deadline_s: float) -> None:
+    """`None` stands for no limit."""
+    with pytest.raises(ValueError, match="`read_deadline_s` must be a number > 0 or None, got"):
+        RecoveryPolicy(read_deadline_s=deadline_s)
+    assert RecoveryPolicy(read_deadline_s=None).read_deadline_s is None

@@ -102,3 +102,12 @@ def test_ladder_shows_where_it_stands() -> None:
     ladder = SafetyLadder(max_failed_epochs=3)
     ladder.incident(recent=1)
     assert repr(ladder) == "SafetyLadder(level=NOTICE, failed_epochs=0)"
+
+
+def test_checkpoint_that_was_restored_calls_for_caution() -> None:
+    """From now on no further risks are taken."""
+    ladder = SafetyLadder(max_failed_epochs=3)
+    change = ladder.used_disk()
+    assert change is not None
+    assert (change.level, change.cause) == (SafetyLevel.CONSERVATIVE, "a checkpoint was restored")
+    assert ladder.mode == "conservative"
