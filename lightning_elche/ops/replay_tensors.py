@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_elche.ops.tensor_types import CODES
+from lightning_elche.ops.tensor_types import CODES, memory_of
 from lightning_elche.partition.image import ITEM_BYTES
 
 __all__ = ["replay_tensors"]
@@ -62,7 +62,7 @@ def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
     # `UnsupportedState` is for what has no memory; it is found later, with a name.
     if tensor.layout is not torch.strided or not tensor.nbytes or tensor.is_meta:
         return (name,)
-    return tensor.dtype, tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+    return memory_of(tensor)
 
 
 def _place(name: str, tensor: Tensor) -> tuple[int, bytes]:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_elche.ops.tensor_types import CODES, LOGICAL, code_and_shape
+from lightning_elche.ops.tensor_types import code_and_shape, is_storable
 from lightning_elche.partition.errors import UnsupportedState
 from lightning_elche.partition.fnv import MASK, Lanes
 from lightning_elche.partition.replay_lanes import NamedLanes
@@ -41,7 +41,6 @@ __all__ = [
 
 SMALL_BYTES = 8192  # of tensors that cost more to call numpy for than to copy
 ROWS_PER_PIECE = 1024  # 64 MiB: what a product takes on a device
-PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 Data = NDArray[np.uint8]
 
@@ -177,9 +176,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def _check_plain(name: str, tensor: Tensor) -> None:
-    is_dense = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
-    is_known = tensor.dtype in CODES or tensor.dtype in LOGICAL
-    if type(tensor) not in PLAIN or not (is_dense and is_known):
+    if not is_storable(tensor):
         raise UnsupportedState(name, f"{type(tensor).__name__} ({tensor.layout}, {tensor.dtype})")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_elche.ops.tensor_types import CODES, LOGICAL, host_to_tensor
+from lightning_elche.ops.tensor_types import host_to_tensor, is_storable, memory_of
 from lightning_elche.partition.checkpoint_errors import UnsupportedState
 from lightning_elche.partition.image import HostTensor
 from lightning_elche.partition.tree import (
@@ -137,7 +137,7 @@ class _Collector:
         if f"{group}/{name}" in self._taken:
             group, name = AUX, path
         self._taken.add(f"{group}/{name}")
-        memory = (group, *_memory(tensor)) if tensor.numel() else (group, name)
+        memory = (group, *memory_of(tensor)) if tensor.numel() else (group, name)
         owner = self._owners.setdefault(memory, name)
         alias_of = None if owner == name else owner
         one = GroupTensor(name=name, tensor=tensor.detach(), alias_of=alias_of)
@@ -159,18 +159,12 @@ class _Collector:
 
 
 def _check(path: str, tensor: Tensor) -> None:
-    if type(tensor) not in (Tensor, nn.Parameter):
-        kind = type(tensor)
+    if is_storable(tensor):
+        return
+    kind = type(tensor)
+    if kind not in (Tensor, nn.Parameter):
         raise UnsupportedState(path, f"{kind.__module__}.{kind.__qualname__}")
-    is_dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
-    if not is_dense or (tensor.dtype not in CODES and tensor.dtype not in LOGICAL):
-        raise UnsupportedState(path, f"{tensor.layout} tensor of {tensor.dtype} ({tensor.device})")
-
-
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    flags = tensor.is_conj(), tensor.is_neg()
-    shape = tuple(tensor.shape), tensor.stride(), tensor.dtype
-    return tensor.data_ptr(), tensor.device, *shape, *flags
+    raise UnsupportedState(path, f"{tensor.layout} tensor of {tensor.dtype} ({tensor.device})")
 
 
 @dataclass

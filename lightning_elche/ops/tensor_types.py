@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_elche.partition.image import HostTensor
 
-__all__ = ["CODES", "LOGICAL", "code_and_shape", "host_to_tensor"]
+__all__ = ["CODES", "code_and_shape", "host_to_tensor", "is_storable", "memory_of"]
 
 CODES = {
     torch.float64: "F64",
@@ -36,6 +36,20 @@ LOGICAL = {
     torch.float8_e5m2fnuz: "float8_e5m2fnuz",
 }
 LOGICAL_TYPES = {name: dtype for dtype, name in LOGICAL.items()}
+
+
+def is_storable(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense memory of a known type, and of no subclass."""
+    is_dense = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
+    is_known = tensor.dtype in CODES or tensor.dtype in LOGICAL
+    return type(tensor) in (Tensor, nn.Parameter) and is_dense and is_known
+
+
+def memory_of(tensor: Tensor) -> tuple[object, ...]:
+    """Return what tied tensors have in common; those without elements have no memory to share."""
+    flags = tensor.is_conj(), tensor.is_neg()
+    shape = tuple(tensor.shape), tensor.stride(), tensor.dtype
+    return tensor.data_ptr(), tensor.device, *shape, *flags
 
 
 def code_and_shape(tensor: Tensor) -> tuple[str, tuple[int, ...], str | None]:
