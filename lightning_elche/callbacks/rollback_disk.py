@@ -69,11 +69,7 @@ class DiskTier:
             found = self._read(path, at_most)
         if not strategy.reduce_boolean_decision(found is not None) or found is None:
             return None
-        state = join_state(found[1].tree, found[1].groups)
-        apply_state(self._trainer, state)
-        self._tally.disk_restores += 1
-        self._tally.restore_ms = 1000.0 * (time.perf_counter() - began)
-        return state
+        return self._apply(found[1], began)
 
     def restore_between_events(self, *, at_most: int) -> dict[str, Any] | None:
         """As `restore`, at an averaging event, where ranks cannot broadcast.
@@ -90,21 +86,29 @@ class DiskTier:
         steps = gather(-1.0 if found is None else float(found[1].manifest.step))
         if found is None or len(set(steps)) > 1:
             return None
-        groups = [group for one in self._trainer.optimizers for group in one.param_groups]
-        rates = [group["lr"] for group in groups]
-        state = join_state(found[1].tree, found[1].groups)
-        # What callbacks hold is of rank 0.
-        apply_state(self._trainer, {**state, "lr_schedulers": None, "callbacks": {}})
-        groups = [group for one in self._trainer.optimizers for group in one.param_groups]
-        for group, rate in zip(groups, rates, strict=True):
+        rates = [group["lr"] for group in self._groups()]
+        state = self._apply(found[1], began, is_of_all_ranks=False)
+        for group, rate in zip(self._groups(), rates, strict=True):
             group["lr"] = rate
-        self._tally.disk_restores += 1
-        self._tally.restore_ms = 1000.0 * (time.perf_counter() - began)
         return state
 
     def close(self) -> None:
         """Let go of threads."""
         self._worker.close(0.0)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for one in self._trainer.optimizers for group in one.param_groups]
+
+    def _apply(
+        self, checkpoint: Checkpoint, began: float, *, is_of_all_ranks: bool = True
+    ) -> dict[str, Any]:
+        state = join_state(checkpoint.tree, checkpoint.groups)
+        apply_weights(self._trainer, state)
+        if is_of_all_ranks:
+            apply_progress(self._trainer, state)
+        self._tally.disk_restores += 1
+        self._tally.restore_ms = 1000.0 * (time.perf_counter() - began)
+        return state
 
     def _read(self, place: Path, at_most: int) -> tuple[Path, Checkpoint] | None:
         task = self._worker.submit(
@@ -150,8 +154,8 @@ def read_sound(token: Token, place: Path, root: Path, at_most: int) -> tuple[Pat
     return path, read_checkpoint(fs, path)
 
 
-def apply_state(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Give a running Trainer the state of a checkpoint, but not its place in the data or counters.
+def apply_weights(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Give a running Trainer the parameters, optimizers and precision of a checkpoint.
 
     Args:
         trainer: Trains, with the parameters and optimizers that the state is of.
@@ -159,16 +163,27 @@ def apply_state(trainer: Trainer, state: dict[str, Any]) -> None:
     """
     trainer.strategy.load_model_state_dict(state, strict=trainer.lightning_module.strict_loading)
     trainer.strategy.load_optimizer_state_dict(state)
-    if state["lr_schedulers"] is not None:
-        for config, own in zip(trainer.lr_scheduler_configs, state["lr_schedulers"], strict=True):
-            config.scheduler.load_state_dict(own)
     precision = trainer.precision_plugin
     kind = type(precision).__qualname__
     if kind in state:
         precision.load_state_dict(state[kind])
+    for parameter in trainer.lightning_module.parameters():
+        parameter.grad = None
+
+
+def apply_progress(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Give a running Trainer the schedules and rewindable callbacks of a checkpoint.
+
+    They follow the steps of all ranks, or of the one that has saved, so that they only fit where
+    all ranks make the same ones. The place in the data and the Trainer's counters stay.
+
+    Args:
+        trainer: As of `apply_weights`.
+        state: As of `apply_weights`.
+    """
+    for config, own in zip(trainer.lr_scheduler_configs, state["lr_schedulers"], strict=True):
+        config.scheduler.load_state_dict(own)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     for callback in callbacks:
         if getattr(callback, "is_rewindable", False) and callback.state_key in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][callback.state_key])
-    for parameter in trainer.lightning_module.parameters():
-        parameter.grad = None
