@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_elche.contracts.reports.printable import printable
+from lightning_elche.contracts.reports.workflow import escape_message, escape_property
 from lightning_elche.contracts.strictjson import jsonable
 from lightning_elche.version import VERSION
 
@@ -155,21 +156,13 @@ def _json(outcome: Outcome, options: argparse.Namespace) -> str:
 def _github(outcome: Outcome, options: argparse.Namespace) -> str:
     """Return workflow commands of GitHub Actions, and a summary."""
     commands = [
-        f"::error file={_property(one.path)},title={_property(one.kind)}::{_escaped(one.message)}"
+        f"::error file={escape_property(one.path)},title={escape_property(one.kind)}"
+        f"::{escape_message(one.message)}"
         for one in outcome.problems
     ]
     count = len(outcome.problems)
     problems = "1 problem" if count == 1 else f"{count} problems"
     return "\n".join((*commands, f"elche checkpoint {options.verb}: {problems}"))
-
-
-def _escaped(text: str) -> str:
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return printable(escaped)
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
 _RENDERERS = {"text": _text, "json": _json, "github": _github}

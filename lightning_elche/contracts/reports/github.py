@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lightning_elche.contracts.reports.located import located_findings
-from lightning_elche.contracts.reports.printable import printable
 from lightning_elche.contracts.reports.summary import summary
+from lightning_elche.contracts.reports.workflow import escape_message, escape_property
 from lightning_elche.contracts.verdicts import Finding, Location, Report, Severity
 
 __all__ = ["MAX_PER_LEVEL", "render"]
@@ -33,8 +33,8 @@ def _commands(report: Report) -> Iterator[str]:
 
 
 def _command(finding: Finding) -> str:
-    properties = ",".join(f"{key}={_property(value)}" for key, value in _properties(finding))
-    return f"::{LEVELS[finding.severity]} {properties}::{_data(finding.message)}"
+    properties = ",".join(f"{key}={escape_property(value)}" for key, value in _properties(finding))
+    return f"::{LEVELS[finding.severity]} {properties}::{escape_message(finding.message)}"
 
 
 def _properties(finding: Finding) -> Iterator[tuple[str, str]]:
@@ -45,12 +45,3 @@ def _properties(finding: Finding) -> Iterator[tuple[str, str]]:
     if at.column is not None:
         yield "col", str(at.column)
     yield "title", finding.rule
-
-
-def _data(text: str) -> str:
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return printable(escaped)
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
