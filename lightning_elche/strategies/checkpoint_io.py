@@ -260,9 +260,7 @@ class PartitionCheckpointIO(CheckpointIO):
         count = options.count or options.num_threads
         return PartitionPlan.balanced(snapshot.row_space().row_bytes, count)
 
-    def _choose(
-        self, path: Path
-    ) -> tuple[Path, tuple[tuple[str, str], ...]] | PartitionError | None:
+    def _choose(self, path: Path) -> Chosen | PartitionError | None:
         """Return the checkpoint that `path` means, `None` if it is one for the inner plugin."""
         if _name_of(path) is not None:
             return path.absolute(), ()
