@@ -11,7 +11,7 @@ from lightning_elche.exceptions import RankMismatch
 
 __all__ = ["Report", "abort_of", "check_epochs", "common_event", "divergence_of"]
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ class Report:
         sits_out: The rank's parameters are spoiled, so that it weighs nothing.
         restorable_event: The latest event whose outcome the rank can restore, -1 for none.
         holds_anchor: The rank does not want windows to become longer.
+        skipped: Batches of the window that were handed out and not learnt.
+        input_ms: Part of `compute_ms` spent waiting for data.
+        throttle_ms: Part of `compute_ms` spent asleep, since the rank shares its machine.
+        pause: The rank wants all to wait at the end of the event.
+        checkpoint: The rank wants a checkpoint to be saved after the event.
     """
 
     epoch: int = 0
@@ -75,6 +80,11 @@ class Report:
     sits_out: bool = False
     restorable_event: int = -1
     holds_anchor: bool = False
+    skipped: int = 0
+    input_ms: float = 0.0
+    throttle_ms: float = 0.0
+    pause: bool = False
+    checkpoint: bool = False
 
     def to_vector(self) -> list[float]:
         """Return the report as numbers, the version of the format first."""

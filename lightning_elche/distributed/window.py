@@ -21,6 +21,9 @@ class WindowTracker:
 
     Attributes:
         sits_out: This rank's parameters are spoiled: it weighs nothing and adopts the average.
+        skipped: Batches that were handed out and not learnt.
+        input_ms: Time spent waiting for data.
+        throttle_ms: Time spent asleep to share the machine.
     """
 
     def __init__(self, timer: StepTimer) -> None:
@@ -45,6 +48,8 @@ class WindowTracker:
         self._is_in_step = self._forgets_step = False
         self._is_accumulating = False
         self.sits_out = False
+        self.skipped = 0
+        self.input_ms = self.throttle_ms = 0.0
 
     def subtract(self, report: Report) -> None:
         """Start a new window with the steps that were made since `report` was taken."""
@@ -60,6 +65,9 @@ class WindowTracker:
         self._num_reported = 0
         # Spoiled since the report was taken, it has not sat out yet.
         self.sits_out = self.sits_out and not report.sits_out
+        self.skipped -= report.skipped
+        self.input_ms -= report.input_ms
+        self.throttle_ms -= report.throttle_ms
 
     def begin_step(self) -> None:
         """Mark the begin of a training step."""
@@ -151,6 +159,9 @@ class WindowTracker:
             loss_sum=_sum(self._losses),
             loss_count=len(self._losses),
             sits_out=self.sits_out,
+            skipped=self.skipped,
+            input_ms=self.input_ms,
+            throttle_ms=self.throttle_ms,
         )
 
 
