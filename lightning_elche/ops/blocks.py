@@ -33,9 +33,9 @@ class _Few(NamedTuple):
     def load(self, tensors: Sequence[Tensor]) -> None:
         copy_all(self.views, [tensors[place] for place in self.places])
 
-    def load_and_sum(self, tensors: Sequence[Tensor]) -> Tensor:
+    def load_and_sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         self.load(tensors)
-        return total(self.summed)
+        return [total(self.summed)]
 
 
 class _Large:
@@ -51,12 +51,12 @@ class _Large:
         for chunk, source in self._pairs(tensors):
             chunk.copy_(source, non_blocking=True)
 
-    def load_and_sum(self, tensors: Sequence[Tensor]) -> Tensor:
+    def load_and_sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         sums = []
         for chunk, source in self._pairs(tensors):
             chunk.copy_(source)
             sums.append(total(source))  # which is in the cache now
-        return torch.stack(sums).sum()
+        return sums
 
     def _pairs(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         tensor = tensors[self._place]
@@ -104,10 +104,10 @@ class Blocks:
             self._layout, self._blocks, self.views, self._parts = [], {}, [], []
             self._allocate(tensors, is_checked)
             self._layout = layout
-        sums = []
+        sums: list[Tensor] = []
         for is_summed, part in self._parts:
             if is_summed:
-                sums.append(part.load_and_sum(tensors))
+                sums += part.load_and_sum(tensors)
             else:
                 part.load(tensors)
         return sums

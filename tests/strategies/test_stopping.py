@@ -124,7 +124,10 @@ from tests.ranks import Recorder, make_loader, make_trainer
 
 class TellsPid(Callback):
     def on_train_batch_end(self, trainer, *_):
-        Path(sys.argv[1], f"pid-{trainer.global_rank}").write_text(str(os.getpid()))
+        path = Path(sys.argv[1], f"pid-{trainer.global_rank}")
+        if not path.exists():
+            path.with_suffix(".part").write_text(str(os.getpid()))
+            path.with_suffix(".part").rename(path)
 
 
 if __name__ == "__main__":
