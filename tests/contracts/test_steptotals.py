@@ -33,6 +33,15 @@ def test_last_hundred_are_kept_over_blocks() -> None:
     assert epoch.train_loss_last100 == (60 * 1.0 + 40 * 9.0) / 100
 
 
+def test_losses_without_bounds_have_no_mean() -> None:
+    """Infinities of both signs, and sums beyond the range, are no error."""
+    both, large = EpochTotals(), EpochTotals()
+    both.add([math.inf, -math.inf], 0.0)
+    large.add([1e308] * 10, 0.0)
+    assert math.isnan(both.train_loss_last100)
+    assert large.train_loss_last100 == math.inf
+
+
 def test_epochs_go_on_from_their_state() -> None:
     """Only the last epoch is in the state, and it is whole."""
     totals, other = LogTotals(), LogTotals()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 
 from lightning_elche.contracts.values import read_float
 
-__all__ = ["CompensatedSum"]
+__all__ = ["CompensatedSum", "sum_of"]
+
+
+def sum_of(terms: Collection[float]) -> float:
+    """Return the sum, correctly rounded; NaN with infinities of both signs."""
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # beyond the range, or infinities of both signs
+        return sum(terms)
 
 
 class CompensatedSum:

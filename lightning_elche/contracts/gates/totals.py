@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from operator import mul
 from typing import Any
 
-from lightning_elche.contracts.gates.sums import CompensatedSum
+from lightning_elche.contracts.gates.sums import CompensatedSum, sum_of
 from lightning_elche.contracts.strictjson import jsonable
 from lightning_elche.contracts.values import read_float
 
@@ -75,7 +75,7 @@ class EpochTotals:
     @property
     def train_loss_last100(self) -> float:
         """Mean loss of the last 100 steps; 0 if there are no steps."""
-        return math.fsum(self._last) / len(self._last) if self._last else 0.0
+        return sum_of(self._last) / len(self._last) if self._last else 0.0
 
     def add(self, losses: Sequence[float], grad_norm_max: float) -> None:
         """Add steps: their losses and their largest gradient norm."""

@@ -14,7 +14,8 @@ from lightning_elche.exceptions import ElCheError
 __all__ = ["MAX_LINE_BYTES", "Lines", "UnreadableLog", "open_regular", "read_lines"]
 
 MAX_LINE_BYTES = 1 << 20
-BLOCK_BYTES = 1 << 17  # what is made of a block still fits into the cache of a core
+# At most `MAX_LINE_BYTES`; what is made of a block still fits into the cache of a core.
+BLOCK_BYTES = 1 << 17
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
