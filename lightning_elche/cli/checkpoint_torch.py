@@ -24,8 +24,8 @@ def save_ckpt(state: Mapping[str, Any], path: Path) -> None:
 def save_dcp(state: Mapping[str, Any], path: Path) -> None:
     """Write a folder of `torch.distributed.checkpoint`, by this process alone."""
     with warnings.catch_warnings():
-        # That there is but one process is just what is meant.
-        warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)
+        # That there is but one process is just what is meant; torch 2.4 deprecates what it does.
+        warnings.filterwarnings("ignore", "torch.distributed is|TypedStorage", UserWarning)
         with _as_os_error(path):
             save(dict(state), checkpoint_id=path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -167,7 +168,7 @@ class Snapshot:
             live: What it was taken of.
             keep_schedules: Leave schedulers and the options of optimizers as they are.
         """
-        rest = pickle.loads(self._rest)
+        rest = _decoded(self._rest)
         self._restore_module(live.module, live.module_tensors())
         self._restore_optimizers(live, rest["values"])
         if not keep_schedules:
@@ -214,6 +215,14 @@ class Snapshot:
             optimizer, owner, key = cell
             optimizer.state[owner][key] = target
         copy_all(targets, sources)
+
+
+def _decoded(rest: bytes) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # Before torch 2.6, of every tensor that is unpickled; these bytes are our own.
+        warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+        decoded: dict[str, Any] = pickle.loads(rest)
+    return decoded
 
 
 def _rest_of(live: LiveState) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def taken(name: str, scale: float) -> tuple[list[float], list[float]]:
     return known, effective
 
 
+# Before torch 2.6 `SequentialLR` calls others in a way that torch deprecates.
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_step_is_scaled_under_a_scheduler(name: str) -> None:
     """The scheduler goes on as if nothing had happened."""

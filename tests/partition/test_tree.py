@@ -121,7 +121,7 @@ def test_any_value_comes_back_equal(value: object) -> None:
         ({"a/b": {"c~": Sub(a=1)}}, "/a~1b/c~0", "Sub"),
         (frozenset({1}), "/", "frozenset"),
         ({"a": np.array(["x"])}, "/a", "numpy.ndarray"),
-        ({"a": np.longdouble(1)}, "/a", "numpy.longdouble"),
+        ({"a": np.longdouble(1)}, "/a", type(np.longdouble(1)).__name__),
         ({object(): 1}, "/", "object"),
     ],
 )
