@@ -12,10 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_elche.callbacks.partition_counts import SaveCounts
 from lightning_elche.callbacks.partition_random import RandomMode
 from lightning_elche.callbacks.partition_report import RestoreReport
 from lightning_elche.callbacks.partition_run import PartitionRun, RunOptions
-from lightning_elche.callbacks.partition_saver import SaveCounts
 from lightning_elche.exceptions import ElCheError
 from lightning_elche.partition.checkpoint_errors import CheckpointError, NoCheckpointFound
 from lightning_elche.partition.errors import InvalidConfig
@@ -24,6 +24,7 @@ from lightning_elche.partition.manifest import optimizer_state_sha
 from lightning_elche.partition.policy import CheckpointPolicy
 from lightning_elche.partition.read_checkpoint import read_manifest
 from lightning_elche.partition.replay import ReplayConfig, ReplayFingerprint
+from lightning_elche.partition.replicas import ReplicaConfig
 from lightning_elche.partition.store import CheckpointStore
 from lightning_elche.partition.store_config import StoreConfig
 from lightning_elche.partition.store_names import checkpoint_name
@@ -51,6 +52,7 @@ class PartitionCheckpoint(Checkpoint):
         replay: Whether fingerprints of the run are recorded or verified.
         partitions: How a state is split, and on how many threads it is written.
         store: How checkpoints are written, and which are kept.
+        replicas: When it is checked that all ranks hold the same.
         rng: "per_step": seed all generators of random numbers at the start of each batch, from the
             seed of the run, the rank and the number of the batch. "capture": store their states;
             not exact if a validation follows. "off": leave them alone.
@@ -71,6 +73,7 @@ class PartitionCheckpoint(Checkpoint):
         replay: ReplayConfig | None = None,
         partitions: PartitionConfig | None = None,
         store: StoreConfig | None = None,
+        replicas: ReplicaConfig | None = None,
         rng: RandomMode = "per_step",
     ) -> None:
         if rng not in ("per_step", "capture", "off"):
@@ -80,6 +83,7 @@ class PartitionCheckpoint(Checkpoint):
         self._replay = replay or ReplayConfig()
         self._partitions = partitions or PartitionConfig()
         self._store = store or StoreConfig()
+        self._replicas = replicas or ReplicaConfig()
         self._rng = rng
         self._counts = SaveCounts()
         self._io: PartitionCheckpointIO | None = None
@@ -126,17 +130,21 @@ class PartitionCheckpoint(Checkpoint):
         except NoCheckpointFound:
             return None
 
-    def optimizer_state_sha(self, step: int) -> str | None:
+    def optimizer_state_sha(self, step: int, label: str | None = None) -> str | None:
         """Return the digest of the optimizers' states at a step, once they are on the disk.
 
         That of one optimizer is what `sha256sum` prints for its file; `None` without any.
 
+        Args:
+            step: Of the checkpoint.
+            label: Of the checkpoint.
+
         Raises:
-            NoCheckpointFound: If there is no checkpoint of that step.
+            NoCheckpointFound: If there is no such checkpoint.
         """
         if self._run is not None:
             self._run.saver.wait()
-        path = self.dirpath.absolute() / checkpoint_name(step)
+        path = self.dirpath.absolute() / checkpoint_name(step, label)
         return optimizer_state_sha(read_manifest(this_host().fs, path).groups)
 
     def metrics(self) -> dict[str, float]:
@@ -190,6 +198,7 @@ class PartitionCheckpoint(Checkpoint):
         options = RunOptions(
             policy=self._policy,
             replay=self._replay,
+            replicas=self._replicas,
             rng=self._rng,
             run_id=before.run_id if before else "",
             base=before.seeds.base if before else strategy.broadcast(torch.initial_seed()),
@@ -212,7 +221,9 @@ class PartitionCheckpoint(Checkpoint):
             inner = io.inner if isinstance(io, PartitionCheckpointIO) else io
             io = PartitionCheckpointIO(inner, partitions=self._partitions, store=self._store)
             trainer.strategy.checkpoint_io = io
-        io.agree_by(trainer.strategy.broadcast)
+        io.agree_by(
+            trainer.strategy.broadcast, rank=trainer.global_rank, world_size=trainer.world_size
+        )
         io.last_loaded = None
         return io
 
@@ -283,7 +294,7 @@ class PartitionCheckpoint(Checkpoint):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._run is not None and self._is_active:
-            self._run.saver.wait()
+            self._run.saver.settle()
             self._run.replay.finish()
 
     @override
@@ -307,8 +318,8 @@ class PartitionCheckpoint(Checkpoint):
         """Return whether the state is one that a run could have been in between two steps."""
         run = self._run
         assert run is not None
-        is_open = trainer.accumulate_grad_batches > 1  # gradients that are not stored
-        is_new = trainer.global_step > max(run.saver.last_step, run.first_step)
+        is_open = not run.is_between_steps  # gradients that are not stored
+        is_new = trainer.global_step > max(run.saver.saved_step, run.first_step)
         is_own = isinstance(exception, ElCheError)
         is_alone = trainer.training and trainer.world_size == 1
         return is_alone and is_new and not (is_own or is_open or self._is_stepping)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,23 +13,23 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_elche.callbacks.replay_env import run_env
+from lightning_elche.callbacks.replay_expected import agreed_record, compare_env
 from lightning_elche.callbacks.replay_files import (
     Expected,
     RecordFiles,
     lanes_record,
     last_segment,
     next_segment,
-    read_expected,
     schedule_folder,
 )
 from lightning_elche.callbacks.replay_probe import ReplayProbe, divergence_between
 from lightning_elche.callbacks.run_events import emit
 from lightning_elche.ops.replay_tensors import replay_tensors
 from lightning_elche.ops.rml_torch import named_lanes
-from lightning_elche.partition.errors import InvalidConfig, ReplayDivergence, ReplayError
+from lightning_elche.partition.errors import ReplayDivergence
 from lightning_elche.partition.fs import LocalFs
 from lightning_elche.partition.replay import Replay, ReplayConfig, ReplayFingerprint
-from lightning_elche.partition.replay_file import ReplaySegment, env_differences
+from lightning_elche.partition.replay_file import ReplaySegment
 from lightning_elche.partition.replay_lanes import (
     LanesPoint,
     LanesRecord,
@@ -42,6 +42,8 @@ from lightning_elche.strategies.running import RunningStrategy
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from torch import Tensor
+
+    from lightning_elche.exceptions import ScheduleDiverged
 
 __all__ = ["PartitionReplay"]
 
@@ -58,6 +60,8 @@ class PartitionReplay:
         parent: The segment that it goes on from.
         fingerprint_ms: What the last fingerprint has cost.
         num_mismatches: Fingerprints that differed.
+        on_own_divergence: Is called on a rank whose own replica is not the recorded one, before it
+            is averaged with those of the others.
     """
 
     def __init__(self) -> None:
@@ -65,6 +69,8 @@ class PartitionReplay:
         self.parent: str | None = None
         self.fingerprint_ms = 0.0
         self.num_mismatches = 0
+        self.on_own_divergence: Callable[[], object] = lambda: None
+        self._has_warned = False
         self._replay = Replay()
         self._config = ReplayConfig()
         self._expected: Expected | None = None
@@ -101,7 +107,7 @@ class PartitionReplay:
         self._config, self._trainer = config, trainer
         self._folder, self._restored_step = root / "replay", restored_step
         self.segment = self.parent = self._expected = self._lanes = None
-        self.num_mismatches = 0
+        self.num_mismatches, self._has_warned = 0, False
         if not self.is_on:
             return
         last = last_segment(self._folder) if restored_step is not None else None
@@ -110,7 +116,9 @@ class PartitionReplay:
         self.segment, self.parent = trainer.strategy.broadcast(names)
         self._env = run_env(trainer)
         if config.mode == "verify":
-            self._expected = self._read_expected()
+            self._expected = agreed_record(
+                trainer, config, restored_step=restored_step, has_schedule=self._has_schedule
+            )
             self._lanes = lanes_record(
                 self._expected.folder, self._expected.segments, trainer.global_rank
             )
@@ -153,7 +161,7 @@ class PartitionReplay:
 
     def take(self) -> list[NamedLanes]:
         """Return the lanes of the present state. Cost: O(bytes), see `benchmarks/replay.py`."""
-        return named_lanes(self._tensors())
+        return named_lanes(self.tensors())
 
     def point(
         self, *, step: int, sync_index: int, taken: Sequence[NamedLanes] | None = None
@@ -219,7 +227,8 @@ class PartitionReplay:
         if files is not None:
             files.close()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are fingerprinted, in the order of the row space."""
         trainer = self._trainer
         strategy: Any = trainer.strategy
         is_full = self._config.scope == "full"
@@ -231,41 +240,13 @@ class PartitionReplay:
             module=trainer.lightning_module,
         )
 
-    def _read_expected(self) -> Expected:
-        trainer, path = self._trainer, Path(str(self._config.expected))
-        outcome: Expected | Exception | None = None
-        if trainer.is_global_zero:
-            try:
-                outcome = read_expected(
-                    path, restored_step=self._restored_step, has_schedule=self._has_schedule
-                )
-            except (OSError, ReplayError) as err:
-                outcome = err
-        outcome = trainer.strategy.broadcast(outcome)
-        if isinstance(outcome, Exception):
-            raise outcome
-        assert outcome is not None
-        if outcome.scope != self._config.scope:
-            raise InvalidConfig(
-                f"`scope` must be that of the record, {outcome.scope!r}, got "
-                f"{self._config.scope!r}."
-            )
-        return outcome
-
     def _compare_env(self, expected: Expected, *, is_running: bool) -> None:
-        rank = self._trainer.global_rank
-        env = expected.env if self._lanes is None else self._lanes.env
-        differences = env_differences(env, self._env)
-        told = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in differences.items())
-        text = f"The environment of rank {rank} is not that of the record: {told}."
-        should_raise = self._config.on_env_mismatch == "raise"
-        if differences:
-            emit("replay_env", rank=rank, differences=differences)
-            if not should_raise:
-                warnings.warn(f"{text} Numbers may differ for that reason.", stacklevel=2)
-        is_refused = bool(differences) and should_raise
-        if self._trainer.strategy.reduce_boolean_decision(is_refused, all=False):
-            raise ReplayError(text if is_refused else "The environment of another rank differs.")
+        compare_env(
+            self._trainer,
+            expected.env if self._lanes is None else self._lanes.env,
+            self._env,
+            should_raise=self._config.on_env_mismatch == "raise",
+        )
         if is_running and expected.schedule is None:
             rank_zero_warn(
                 f"`expected` ({self._config.expected}) has no schedule of a run that began at step "
@@ -285,7 +266,10 @@ class PartitionReplay:
         if self._expected is None:
             strategy.record_schedule(schedule_folder(self._folder, self.segment))
         elif self._expected.schedule is not None:
-            strategy.follow_schedule(self._expected.schedule)
+            goes_on = self._config.on_divergence == "warn"
+            strategy.follow_schedule(
+                self._expected.schedule, on_difference=self._warn_of if goes_on else None
+            )
 
     def _expected_entries(self) -> Sequence[ReplayFingerprint]:
         """Return what this rank has to repeat.
@@ -323,7 +307,7 @@ class PartitionReplay:
             )
         found = divergence_between(expected, point, rank=rank)
         then = next((one for one in expected.tensors if one.name == found.tensor), None)
-        now = self._tensors().get(found.tensor or "")
+        now = self.tensors().get(found.tensor or "")
         if then is None or now is None or self._expected is None:
             return found
         bits = now.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -343,7 +327,13 @@ class PartitionReplay:
             rows=found.rows,
         )
         if self._config.on_divergence != "warn":
+            if found.moment == "before" and self._config.on_divergence == "quarantine":
+                self.on_own_divergence()  # after the average, all ranks have it
             return True
-        if self.num_mismatches == 1:  # the rest follows from it
-            warnings.warn(str(found), stacklevel=2)
+        self._warn_of(found)
         return False
+
+    def _warn_of(self, found: LocatedDivergence | ScheduleDiverged) -> None:
+        if not self._has_warned:  # the rest follows from it
+            self._has_warned = True
+            warnings.warn(str(found), stacklevel=2)

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_elche.callbacks.partition_counts import SaveCounts
 from lightning_elche.callbacks.partition_order import EpochPosition, Order
 from lightning_elche.callbacks.partition_random import BatchSeeds, RandomMode
 from lightning_elche.callbacks.partition_replay import PartitionReplay
+from lightning_elche.callbacks.partition_replicas import ReplicaCheck
 from lightning_elche.callbacks.partition_report import RestoreReport, report_of
-from lightning_elche.callbacks.partition_saver import SaveCounts, Saver
+from lightning_elche.callbacks.partition_saver import Saver
 from lightning_elche.callbacks.replay_env import run_env
 from lightning_elche.exceptions import RankFailed
 from lightning_elche.loops.lightning_names import epoch_of
-from lightning_elche.partition.errors import InvalidConfig, ReplayDivergence
+from lightning_elche.partition.errors import InvalidConfig, ReplayDivergence, ReplayError
 from lightning_elche.partition.policy import CheckpointPolicy
 from lightning_elche.partition.replay import ReplayConfig
+from lightning_elche.partition.replicas import ReplicaConfig
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lightning_elche.control.events import AveragingEvent
+    from lightning_elche.partition.replay_lanes import NamedLanes
     from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO
 
 __all__ = ["PartitionRun", "RunOptions"]
@@ -41,6 +45,7 @@ class RunOptions:
     Attributes:
         policy: When a checkpoint is made.
         replay: Whether fingerprints are recorded or verified.
+        replicas: When replicas are compared.
         rng: What is done to generators of random numbers.
         run_id: Of the run, "" for a new one.
         base: Its seed.
@@ -49,6 +54,7 @@ class RunOptions:
 
     policy: CheckpointPolicy
     replay: ReplayConfig
+    replicas: ReplicaConfig
     rng: RandomMode
     run_id: str
     base: int
@@ -66,6 +72,7 @@ class PartitionRun:
         report: What was resumed from.
         step: The step of the last point at which one could be saved.
         first_step: The step that the fit has begun with.
+        is_between_steps: Whether the last batch has ended with an optimizer step.
     """
 
     def __init__(
@@ -75,9 +82,11 @@ class PartitionRun:
         self.run_id = options.run_id or broadcast(uuid.uuid4().hex)
         self.replay = PartitionReplay()
         self.saver = Saver(trainer, io, root, counts=options.counts, replay=self.replay)
+        self._replicas = ReplicaCheck(trainer, options.replicas, self.replay)
         self.seeds = BatchSeeds(options.rng, base=options.base)
         self.report: RestoreReport | None = None
         self.step = self.first_step = 0
+        self.is_between_steps = True
         self._trainer, self._io, self._root, self._options = trainer, io, root, options
         self._segment = broadcast(uuid.uuid4().hex)
         self._order: Order | None = None
@@ -87,6 +96,7 @@ class PartitionRun:
         self._sync_index = 0
         self._saved_at = time.monotonic()
         self.replay.begin(trainer, root, options.replay)
+        self.replay.on_own_divergence = lambda: self.saver.set_aside(self._details())
 
     @property
     def is_dealt(self) -> bool:
@@ -149,6 +159,9 @@ class PartitionRun:
         if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
             self._warn_of_plateau()
         self.report = self._report()
+        # Order on every rank: replicas, saver, rehearsal.
+        self._replicas.open()
+        self.saver.open()
         self.saver.rehearse(self._details())  # it makes the folder, too
         self._on_rank_zero(lambda: self._io.store_at(self._root).rewind(step))
         self.replay.start()
@@ -159,7 +172,10 @@ class PartitionRun:
         self.seeds.end_batch()
         self.saver.poll()
         step = self._trainer.global_step
-        if not self.is_dealt and step != self.step:
+        if self.is_dealt:
+            return
+        self.is_between_steps = step != self.step
+        if self.is_between_steps:
             self._point(step)
             self._save_if_due(is_epoch_complete=self._trainer.is_last_batch)
 
@@ -169,7 +185,7 @@ class PartitionRun:
         self.seeds.note([report.batches for report in event.reports])
         self.saver.poll()
         if event.is_aligned and event.crossed_nodes:
-            self._point(event.global_step)
+            self._point(event.global_step, self._replicas.after_average(event))
             self._save_if_due(is_epoch_complete=event.is_epoch_complete)
 
     def is_due_at(self, step: int) -> bool:
@@ -186,27 +202,42 @@ class PartitionRun:
     def save(self, label: str | None = None, *, wait: bool = False) -> Path:
         """Save a checkpoint; every rank calls this, aligned."""
         self._saved_at = time.monotonic()
+        if not self.is_dealt:
+            self._replicas.before_checkpoint(step=self._trainer.global_step)
         return self.saver.save(label, self._details(), wait=wait)
 
     def close(self) -> None:
         """Wait for the last checkpoint, and end the threads."""
         self.replay.close()
+        self._replicas.close()
         self.saver.close()
 
-    def _point(self, step: int) -> None:
-        # Order: replay, then checkpoint, so that a run that has diverged saves none.
+    def _point(self, step: int, taken: Sequence[NamedLanes] | None = None) -> None:
+        # Order: replicas, replay, then checkpoint, so that a run that has diverged saves none.
         self._options.counts.points += 1
+        error: ReplayDivergence | None = None
         try:
-            self.replay.point(step=step, sync_index=self._sync_index)
-        except ReplayDivergence:
-            # Of several ranks one may be alone with it, and nobody would meet it to save.
-            is_wanted = self._options.replay.on_divergence == "quarantine"
-            if is_wanted and self._trainer.world_size == 1:
-                self.saver.quarantine(self._details())
-            raise
+            self.replay.point(step=step, sync_index=self._sync_index, taken=taken)
+        except ReplayDivergence as err:
+            error = err
+        self._end_if_diverged(error)
         elapsed_s = self._elapsed_s(step)
         self._is_due |= self._options.policy.due(step, self.step, elapsed_s=elapsed_s)
         self.step = step
+
+    def _end_if_diverged(self, error: ReplayDivergence | None) -> None:
+        """Raise if this rank or another one has diverged, once the state is set aside."""
+        config, trainer = self._options.replay, self._trainer
+        has_diverged = error is not None
+        if config.mode == "verify" and config.on_divergence != "warn":
+            # Of several ranks one may be alone with it: statistics of BatchNorm under DDP.
+            has_diverged = trainer.strategy.reduce_boolean_decision(has_diverged, all=False)
+        if has_diverged and config.on_divergence == "quarantine":
+            self.saver.quarantine(self._details())
+        if error is not None:
+            raise error
+        if has_diverged:
+            raise ReplayError(f"replay of another rank diverged at step {trainer.global_step}")
 
     def _save_if_due(self, *, is_epoch_complete: bool) -> None:
         """Save, at the end of an epoch only once it was validated: gates and metrics come first."""

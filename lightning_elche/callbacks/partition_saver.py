@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_elche.callbacks.partition_counts import SaveCounts
+from lightning_elche.callbacks.partition_told import ToldFailure
 from lightning_elche.callbacks.run_events import emit
+from lightning_elche.distributed.rank_executor import RankExecutor
 from lightning_elche.exceptions import RankFailed
 from lightning_elche.ops.tensor_state import names_of
 from lightning_elche.partition.checkpoint_errors import CheckpointError
+from lightning_elche.partition.errors import InvalidConfig
 from lightning_elche.partition.retention import Entry, decide_fates, entry_of
 from lightning_elche.partition.rml import num_rows
 from lightning_elche.partition.store import Saved
 from lightning_elche.partition.store_names import checkpoint_name
 from lightning_elche.partition.store_writer import BackgroundWriter
 from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO, SaveOptions
+from lightning_elche.strategies.checkpoint_ranks import SharedSave
 
 if TYPE_CHECKING:
     import torch
@@ -28,35 +32,7 @@ if TYPE_CHECKING:
 
     from lightning_elche.callbacks.partition_replay import PartitionReplay
 
-__all__ = ["SaveCounts", "Saver"]
-
-
-@dataclass(kw_only=True)
-class SaveCounts:
-    """What was saved so far.
-
-    Attributes:
-        points: Points at which a checkpoint could be saved.
-        rows: Rows that were written.
-        nbytes: Bytes of the last checkpoint.
-        num_rows: Its rows.
-        partitions: Its partitions.
-        seconds: How long each checkpoint took, from the copy to its place.
-    """
-
-    points: int = 0
-    rows: int = 0
-    nbytes: int = 0
-    num_rows: int = 0
-    partitions: int = 0
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def p95_s(self) -> float:
-        """Seconds that 95 % of the checkpoints took at most."""
-        if len(self.seconds) < 2:
-            return self.seconds[0] if self.seconds else 0.0
-        return statistics.quantiles(self.seconds, n=20, method="inclusive")[-1]
+__all__ = ["Saver"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +56,7 @@ class Saver:
     Attributes:
         latest: The newest checkpoint that is in its place.
         last_step: Step of the last one without a label, -1 without one.
+        saved_step: Step of the last one with or without, -1 without any.
     """
 
     def __init__(
@@ -98,9 +75,11 @@ class Saver:
         self._replay = replay
         self._writer: BackgroundWriter[_Done] = BackgroundWriter()
         self._entries: dict[str, Entry] = {}
+        self._shared: SharedSave | None = None
+        self._told: ToldFailure | None = None
         self._wait_ms = 0.0
         self.latest: Path | None = None
-        self.last_step = -1
+        self.last_step = self.saved_step = -1
 
     @property
     def best(self) -> Path | None:
@@ -116,6 +95,31 @@ class Saver:
         ]
         return self._root / min(ranked)[-1] if ranked else self.latest
 
+    def open(self) -> None:
+        """Let all ranks save together if they should; every rank calls this at the same point."""
+        strategy: Any = self._trainer.strategy
+        is_running = self._trainer.world_size > 1 and getattr(strategy, "is_running", False)
+        config = self._io.partitions
+        if self._trainer.world_size > 1 and not is_running:
+            self._told = ToldFailure(self._trainer)
+        if config.executor_kind(has_rank_executor=is_running) != "rank":
+            return
+        if not is_running:
+            raise InvalidConfig(
+                "`executor` must not be 'rank' without ElCheStrategy on several devices: else "
+                "rank 0 writes alone. Leave it at 'auto'."
+            )
+        if any(worker.backend == "external" for worker in config.workers):
+            raise InvalidConfig(
+                "`executor` must be 'endpoint' with external workers and several ranks, got "
+                f"{config.executor!r}. Rank 0 writes and sends all rows then."
+            )
+        self._shared = SharedSave(
+            executor=RankExecutor(timeout_s=config.timeout_s),
+            gather=strategy.run.rounds.gather,
+            keeps_optimizers=strategy.keeps_optimizer_state,
+        )
+
     def rehearse(self, details: Mapping[str, Any]) -> None:
         """Check that the present state can be stored; every rank calls this.
 
@@ -124,6 +128,7 @@ class Saver:
         """
         options = SaveOptions(
             is_rehearsal=True,
+            shared=self._shared,
             details=details,
             extra_bytes=sum(_future_bytes(one) for one in self._trainer.optimizers),
         )
@@ -142,11 +147,12 @@ class Saver:
                 says what.
         """
         began = time.perf_counter()
-        self.wait()
+        self.settle()
         self._wait_ms = (time.perf_counter() - began) * 1000.0
         path = self._root / checkpoint_name(self._trainer.global_step, label)
         options = SaveOptions(
             submit=lambda write: self._submit(write, began),
+            shared=self._shared,
             parameters=self._parameter_names(),
             details={
                 **details,
@@ -155,10 +161,13 @@ class Saver:
             },
         )
         self._save(path, options)
+        if self._told is not None:
+            self._told.begin()
+        self.saved_step = self._trainer.global_step
         if label is None:
-            self.last_step = self._trainer.global_step
+            self.last_step = self.saved_step
         if wait or not self._io.store.async_write:
-            self.wait()
+            self.settle()
         return path
 
     def quarantine(self, details: Mapping[str, Any]) -> None:
@@ -167,19 +176,56 @@ class Saver:
         Args:
             details: Fields of the `Snapshot`.
         """
-        self.wait()
+        self.settle()
+        options = SaveOptions(
+            details=details,
+            parameters=self._parameter_names(),
+            is_quarantined=True,
+            shared=self._shared,
+        )
+        self._save(self._root / checkpoint_name(self._trainer.global_step), options)
+
+    def set_aside(self, details: Mapping[str, Any]) -> None:
+        """Write the model and the optimizers of this rank alone to where nothing is resumed from.
+
+        Args:
+            details: Fields of the `Snapshot`.
+        """
+        trainer, rank = self._trainer, self._trainer.global_rank
+        state = {
+            "state_dict": trainer.strategy.lightning_module_state_dict(),
+            "optimizer_states": [one.state_dict() for one in trainer.optimizers],
+            "global_step": trainer.global_step,
+        }
         options = SaveOptions(
             details=details, parameters=self._parameter_names(), is_quarantined=True
         )
-        self._save(self._root / checkpoint_name(self._trainer.global_step), options)
+        self.wait()  # for the memory that a copy is made in
+        name = checkpoint_name(trainer.global_step, f"rank{rank}")
+        self._io.save_checkpoint(state, self._root / name, options)
 
     def poll(self) -> None:
         """Take note of a checkpoint that is in its place by now, and do not wait.
 
+        Every rank calls this after each batch.
+
         Raises:
             CheckpointError: If it could not be written.
+            RankFailed: If rank 0 of DDP could not write it, on the others.
         """
-        self._take(self._writer.poll)
+        if self._told is None:
+            self._take(self._writer.poll)
+        else:
+            self._tell(self._told, self._writer.poll)
+            self._told.check()
+
+    def settle(self) -> None:
+        """As `wait`; every rank calls this, and all ranks raise."""
+        if self._told is None:
+            self.wait()
+        else:
+            self._tell(self._told, self._writer.wait)
+            self._told.raise_together()
 
     def wait(self) -> None:
         """Wait until the last checkpoint is in its place.
@@ -195,6 +241,8 @@ class Saver:
             self.wait()
         finally:
             self._writer.close()
+            if self._shared is not None:
+                self._shared.executor.close()
 
     def _parameter_names(self) -> list[list[str]]:
         """Return the names of the parameters of each optimizer."""
@@ -228,7 +276,17 @@ class Saver:
 
         self._writer.submit(job)
 
-    def _take(self, ask: Callable[[], _Done | None]) -> None:
+    def _tell(self, told: ToldFailure, ask: Callable[[], _Done | None]) -> None:
+        try:
+            has_ended = self._take(ask)
+        except CheckpointError as err:
+            told.failed(err)
+        else:
+            if has_ended:
+                told.succeeded()
+
+    def _take(self, ask: Callable[[], _Done | None]) -> bool:
+        """Return whether a checkpoint has come to its end."""
         try:
             done = ask()
         except CheckpointError as err:
@@ -236,9 +294,10 @@ class Saver:
             if self._io.store.on_write_error == "raise":
                 raise
             rank_zero_warn(f"A checkpoint could not be written, training goes on: {err}")
-            return
+            return True
         if done is not None:
             self._note(done)
+        return done is not None
 
     def _note(self, done: _Done) -> None:
         saved, counts = done.saved, self._counts

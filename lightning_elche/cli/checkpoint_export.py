@@ -80,17 +80,19 @@ def _sync(fs: LocalFs, file: Path) -> None:
 def _state(path: Path, options: argparse.Namespace) -> Write:
     # Torch takes seconds to import, and nothing else here needs it.
     from lightning_elche.cli.checkpoint_torch import save_ckpt, save_dcp
+    from lightning_elche.ops.kept_states import states_for_rank
     from lightning_elche.ops.tensor_state import join_state
 
     checkpoint = read_checkpoint(LocalFs(), path)
     try:
-        state = join_state(checkpoint.tree, checkpoint.groups)
+        tree, groups = states_for_rank(checkpoint.tree, checkpoint.groups, rank=0, world_size=1)
+        state = join_state(tree, groups)
     except NO_STATE as err:
         reason = f"it is not that of a state: {type(err).__name__}: {err}"
         raise Corrupt(str(path), reason, file=TREE) from err
     for name in checkpoint.groups:
         if "@" in name:
-            say(f"group {name} is that of one rank; other formats have no place for it", options)
+            say(f"group {name} is that of one rank; other formats get the mean of all", options)
     return lambda temp: (save_ckpt if options.to == "ckpt" else save_dcp)(state, temp)
 
 

@@ -41,6 +41,8 @@ REPEATED = (
     "optimizer_layout",
     "sits_out",
 )
+# Those of them that are numbers of the model: a run that has others can go on by the record.
+NUMERIC = ("loss_sum", "relative_delta")
 # What is heard of the run that goes on now.
 PRESENT = ("stop", "gate_abort", "restorable_event")
 
@@ -138,12 +140,18 @@ def _add(record: ScheduleRecord, told: Mapping[str, Any]) -> None:
     record.events[event.index] = event
 
 
-def merged(recorded: RecordedEvent, reports: Iterable[Report]) -> list[Report]:
+def merged(
+    recorded: RecordedEvent,
+    reports: Iterable[Report],
+    *,
+    on_difference: Callable[[ScheduleDiverged], object] | None = None,
+) -> list[Report]:
     """Return the recorded reports of an event, with what must be heard of the present run.
 
     Args:
         recorded: The event.
         reports: Those of all ranks now.
+        on_difference: Is told of other numbers of the model, which are not raised then.
 
     Raises:
         ScheduleDiverged: If a rank has not trained what it had; names the first one.
@@ -152,8 +160,12 @@ def merged(recorded: RecordedEvent, reports: Iterable[Report]) -> list[Report]:
     for rank, (then, now) in enumerate(zip(recorded.reports, reports, strict=True)):
         for name in REPEATED:
             expected, actual = getattr(then, name), getattr(now, name)
-            if not _is_same(expected, actual):
-                raise ScheduleDiverged(recorded.index, rank, name, expected, actual)
+            if _is_same(expected, actual):
+                continue
+            found = ScheduleDiverged(recorded.index, rank, name, expected, actual)
+            if on_difference is None or name not in NUMERIC:
+                raise found
+            on_difference(found)
         present = {name: getattr(now, name) for name in PRESENT}
         should_stop = then.should_stop or now.should_stop
         both.append(replace(then, **present, should_stop=should_stop))

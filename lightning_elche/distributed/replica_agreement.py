@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_elche.partition.errors import InvalidConfig, ReplicaDivergence
+from lightning_elche.partition.errors import ReplicaDivergence
 from lightning_elche.partition.fnv import Lanes
+from lightning_elche.partition.replicas import ReplicaConfig
 
-__all__ = ["Channel", "ReplicaAgreement", "ReplicaConfig", "suspects_of"]
+__all__ = ["Channel", "ReplicaAgreement", "suspects_of"]
 
-ON_DISAGREE = ("raise", "warn", "repair")
 HALF = 1 << 32
 
 
@@ -32,29 +31,6 @@ class Channel(Protocol):
     def sum_(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over all ranks."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaConfig:
-    """Whether it is checked that replicas are equal after an average.
-
-    Args:
-        check_every: Check after every n-th averaging event, 0 for never. With other strategies than
-            `ElCheStrategy`: at every n-th checkpoint.
-        on_disagree: If they are not, "raise", "warn", or "repair": go on with what most ranks have.
-    """
-
-    check_every: int = 1
-    on_disagree: Literal["raise", "warn", "repair"] = "raise"
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        if self.check_every < 0:
-            raise InvalidConfig(f"`check_every` must be >= 0, got {self.check_every}.")
-        if self.on_disagree not in ON_DISAGREE:
-            raise InvalidConfig(
-                f"`on_disagree` must be one of {ON_DISAGREE}, got {self.on_disagree!r}."
-            )
 
 
 class ReplicaAgreement:

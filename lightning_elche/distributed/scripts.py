@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from typing_extensions import override
@@ -18,6 +18,7 @@ from lightning_elche.control.schedule_record import (
     merged,
     parse_record,
 )
+from lightning_elche.exceptions import ScheduleDiverged
 
 __all__ = ["FollowedScript", "RecordingScript", "Script", "script_name"]
 
@@ -130,6 +131,7 @@ class FollowedScript(Script):
         folder: Of the records of all ranks.
         rank: This rank.
         world_size: Number of ranks.
+        on_difference: As of `merged`.
 
     Raises:
         OSError: If the record of this rank cannot be read.
@@ -138,7 +140,15 @@ class FollowedScript(Script):
 
     is_followed = True
 
-    def __init__(self, folder: Path, *, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        world_size: int,
+        on_difference: Callable[[ScheduleDiverged], object] | None = None,
+    ) -> None:
+        self._on_difference = on_difference
         self._path = folder / script_name(rank)
         self._rank = rank
         self._record = self._read()
@@ -171,7 +181,7 @@ class FollowedScript(Script):
 
     @override
     def event(self, index: int, applied_after: int, reports: Sequence[Report]) -> list[Report]:
-        return merged(self._at(index), reports)
+        return merged(self._at(index), reports, on_difference=self._on_difference)
 
     def _at(self, index: int) -> RecordedEvent:
         if index not in self._record.events:

@@ -18,6 +18,7 @@ __all__ = ["Arena"]
 LINE_BYTES = 64  # at whose begin copying is fastest
 
 Groups = Mapping[str, Sequence[GroupTensor]]
+Ranges = Mapping[tuple[str, str], Sequence[tuple[int, int]]]
 
 
 class Arena:
@@ -43,7 +44,6 @@ class Arena:
         """Bytes that are held."""
         return self._memory.nbytes
 
-    @torch.no_grad()
     def put(self, groups: Groups) -> dict[str, list[HostTensor]]:
         """Copy all tensors, and return the copies, which stand until the next call.
 
@@ -53,18 +53,53 @@ class Arena:
         Args:
             groups: The tensors by group; aliases are not copied.
         """
-        named = [(group, one) for group, tensors in groups.items() for one in tensors]
-        sources = [one.tensor for _, one in named if one.alias_of is None]
-        layout = [_entry(group, one) for group, one in named]
+        hosts = self.prepare(groups)
+        self.load(groups)
+        return hosts
+
+    def prepare(self, groups: Groups) -> dict[str, list[HostTensor]]:
+        """Return where the copies of tensors will be, without copying them.
+
+        Args:
+            groups: The tensors by group.
+        """
+        layout = [_entry(group, one) for group, tensors in groups.items() for one in tensors]
         if layout != self._layout:
             self._layout, self._views, self._hosts = [], [], {}  # the old memory first
             self._memory = torch.empty(0, dtype=torch.uint8)
-            self._allocate(groups, sources)
+            self._allocate(groups, _stored(groups))
             self._layout = layout
-        copy_all(self._views, sources)
+        return {group: list(hosts) for group, hosts in self._hosts.items()}
+
+    @torch.no_grad()
+    def load(self, groups: Groups, ranges: Ranges | None = None) -> None:
+        """Copy tensors to the places that `prepare` has returned.
+
+        Memory that nothing is copied to is not touched, so that it takes up none.
+
+        Args:
+            groups: What `prepare` was given.
+            ranges: The bytes that are wanted of each tensor, by group and name; by default all.
+        """
+        sources = _stored(groups)
+        views: Sequence[Tensor] = self._views
+        if ranges is not None:
+            names = [
+                (group, one.name)
+                for group, tensors in groups.items()
+                for one in tensors
+                if one.alias_of is None
+            ]
+            named = list(zip(names, zip(views, sources, strict=True), strict=True))
+            pairs = [
+                (_items(view, place), _items(source, place))
+                for name, (view, source) in named
+                for place in ranges.get(name, ())
+            ]
+            views, sources = [to for to, _ in pairs], [source for _, source in pairs]
+        copy_all(views, sources)
         for device in {source.device for source in sources if source.is_cuda}:
             torch.cuda.synchronize(device)
-        return {group: list(hosts) for group, hosts in self._hosts.items()}
 
     def _allocate(self, groups: Groups, sources: Sequence[Tensor]) -> None:
         rooms = [-(-source.nbytes // LINE_BYTES) * LINE_BYTES for source in sources]
@@ -82,6 +117,17 @@ class Arena:
         for group, tensors in groups.items():
             own = {one.name: next(unused) for one in tensors if one.alias_of is None}
             self._hosts[group] = [_host(one, own[one.alias_of or one.name]) for one in tensors]
+
+
+def _stored(groups: Groups) -> list[Tensor]:
+    """Return the tensors that are copied."""
+    return [one.tensor for own in groups.values() for one in own if one.alias_of is None]
+
+
+def _items(tensor: Tensor, place: tuple[int, int]) -> Tensor:
+    """Return the items of a tensor between two bytes; ranges of rows do not cut any."""
+    start, end = place
+    return tensor.reshape(-1)[start // tensor.itemsize : end // tensor.itemsize]
 
 
 def _entry(group: str, one: GroupTensor) -> tuple[object, ...]:

@@ -68,7 +68,9 @@ class SplitState:
         return sum(own) + len(self.tree)
 
 
-def split_state(state: Mapping[str, Any], *, parameters: ParameterNames = ()) -> SplitState:
+def split_state(
+    state: Mapping[str, Any], *, parameters: ParameterNames = (), owner: int | None = None
+) -> SplitState:
     """Separate the tensors of a state from the rest; nothing is copied.
 
     Cost: O(tensors) Python, some microseconds each.
@@ -76,6 +78,7 @@ def split_state(state: Mapping[str, Any], *, parameters: ParameterNames = ()) ->
     Args:
         state: What `Strategy.save_checkpoint` is given.
         parameters: Names of the parameters of each optimizer, in its order; numbers by default.
+        owner: The rank whose own the states of optimizers are; `None` if they are those of all.
 
     Raises:
         UnsupportedState: If there is a value that a checkpoint cannot hold.
@@ -85,7 +88,7 @@ def split_state(state: Mapping[str, Any], *, parameters: ParameterNames = ()) ->
         >>> split.tree, [one.name for one in split.groups["model"]]
         (b'{"state_dict":{"w":{"$t":"model/w"}},"epoch":3}', ['w'])
     """
-    collector = _Collector(parameters)
+    collector = _Collector(parameters, "" if owner is None else f"@r{owner}")
     plain = {key: value for key, value in state.items() if key != DROPPED}
     versions = getattr(state.get(MODEL), "_metadata", None)
     if versions is not None:
@@ -117,6 +120,7 @@ def join_state(tree: bytes, groups: Mapping[str, Mapping[str, HostTensor]]) -> d
 @dataclass
 class _Collector:
     parameters: ParameterNames
+    suffix: str = ""
     groups: dict[str, list[GroupTensor]] = field(default_factory=lambda: {"model": []})
     _taken: set[str] = field(default_factory=set)
     _owners: dict[tuple[object, ...], str] = field(default_factory=dict)
@@ -146,7 +150,9 @@ class _Collector:
 
     def _place(self, path: str) -> tuple[str, str]:
         """Return group and name of the tensor at a JSON pointer."""
-        keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")[1:]]
+        keys = path.split("/")[1:]
+        if "~" in path:
+            keys = [key.replace("~1", "/").replace("~0", "~") for key in keys]
         if keys[0] == MODEL and len(keys) == 2:
             return "model", keys[1]
         if keys[0] == OPTIMIZERS and len(keys) >= 5 and keys[2] == "state":
@@ -154,7 +160,7 @@ class _Collector:
             names = self.parameters[number] if number < len(self.parameters) else ()
             if parameter.isdecimal() and int(parameter) < len(names):
                 parameter = names[int(parameter)]
-            return f"optimizer-{number}", f"{parameter}.{'/'.join(keys[4:])}"
+            return f"optimizer-{number}{self.suffix}", f"{parameter}.{'/'.join(keys[4:])}"
         return AUX, path
 
 

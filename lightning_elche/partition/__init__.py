@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_elche.partition.read_checkpoint import read_checkpoint, verify_checkpoint
     from lightning_elche.partition.read_root import choose_checkpoint
     from lightning_elche.partition.replay import Replay, ReplayConfig, ReplayFingerprint
+    from lightning_elche.partition.replicas import ReplicaConfig
     from lightning_elche.partition.rml import tensor_lanes
     from lightning_elche.partition.rows import RowSpace, TensorEntry, TensorRows
     from lightning_elche.partition.store import CheckpointStore
@@ -54,6 +55,7 @@ __all__ = [
     "Replay",
     "ReplayConfig",
     "ReplayFingerprint",
+    "ReplicaConfig",
     "RoutingExecutor",
     "RowSpace",
     "SerialExecutor",
@@ -93,6 +95,7 @@ _MODULES = {
     "Replay": "replay",
     "ReplayConfig": "replay",
     "ReplayFingerprint": "replay",
+    "ReplicaConfig": "replicas",
     "RoutingExecutor": "threaded",
     "RowSpace": "rows",
     "SerialExecutor": "executor",

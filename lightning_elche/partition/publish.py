@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lightning_elche.partition.errors import DurabilityUncertain, WriteFailed
 from lightning_elche.partition.fs import Fs
 from lightning_elche.partition.manifest import MANIFEST, FileRecord
 
-__all__ = ["Publisher", "TargetExists", "chunks", "remove_tree", "write_all"]
+__all__ = ["Publisher", "SyncFailed", "TargetExists", "chunks", "remove_tree", "write_all"]
 
 CHUNK_BYTES = 8 << 20
 GATHER_BYTES = 1 << 16  # pieces below this are copied together, to save system calls
@@ -27,7 +27,7 @@ class TargetExists(Exception):  # a state of affairs, never raised to a caller
         self.temp = temp
 
 
-class _SyncFailed(Exception):  # see above
+class SyncFailed(Exception):  # see above
     """An fsync failed: pages may be dropped, so that another one would lie."""
 
     def __init__(self, error: OSError) -> None:
@@ -117,9 +117,9 @@ class Publisher:
         try:
             self._fill(temp, lambda _: b"{}")
             remove_tree(self.fs, temp)
-        except (_SyncFailed, OSError) as err:
+        except (SyncFailed, OSError) as err:
             self.discard(temp)
-            cause = err.error if isinstance(err, _SyncFailed) else err
+            cause = err.error if isinstance(err, SyncFailed) else err
             raise _failed(temp.parent, cause) from err
 
     def write_file(self, path: Path, data: bytes) -> FileRecord:
@@ -130,28 +130,43 @@ class Publisher:
 
     @contextlib.contextmanager
     def open_files(
-        self, paths: Iterable[Path], *, run: Callable[..., Iterable[object]] = map
+        self,
+        paths: Iterable[Path],
+        *,
+        run: Callable[..., Iterable[object]] = map,
+        existing: Collection[Path] = (),
+        synced: Collection[int] = (),
     ) -> Iterator[list[int]]:
         """Make files, and wait for the disk at the end of the block.
 
         Args:
             paths: The files.
             run: Calls a function for each descriptor, as `map` does.
+            existing: Those of them that another process has made.
+            synced: Descriptors that were waited for before, as of the end of the block.
         """
         with contextlib.ExitStack() as closing:
             opened: list[int] = []
             for path in paths:
-                opened.append(self.fs.create(path))
+                make = self.fs.open_write if path in existing else self.fs.create
+                opened.append(make(path))
                 closing.callback(self.fs.close, opened[-1])
             yield opened
             if self.is_durable:
-                list(run(self._sync, opened))
+                list(run(self.sync, [one for one in opened if one not in synced]))
 
-    def _sync(self, descriptor: int) -> None:
+    def sync(self, descriptor: int) -> None:
+        """Wait until the content of an open file is on the disk, unless that is not wanted.
+
+        Raises:
+            SyncFailed: If that fails; the file must be written anew then.
+        """
+        if not self.is_durable:
+            return
         try:
             self.fs.fsync(descriptor)
         except OSError as err:
-            raise _SyncFailed(err) from err
+            raise SyncFailed(err) from err
 
     def sync_folder(self, folder: Path) -> None:
         """Wait until the names in a folder are on the disk, unless that is not wanted."""
@@ -171,7 +186,7 @@ class Publisher:
             temp = target.parent / temp_name()
             try:
                 self._fill(temp, fill)
-            except _SyncFailed as err:
+            except SyncFailed as err:
                 self.discard(temp)
                 if is_last:
                     raise _failed(target, err.error) from err
@@ -192,7 +207,7 @@ class Publisher:
         try:
             self.sync_folder(temp)
         except OSError as err:
-            raise _SyncFailed(err) from err
+            raise SyncFailed(err) from err
 
 
 def write_all(fs: Fs, descriptor: int, data: memoryview, offset: int) -> None:

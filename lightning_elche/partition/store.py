@@ -17,7 +17,7 @@ from lightning_elche.partition.retention import Entry, decide_fates, entry_of
 from lightning_elche.partition.store_config import StoreConfig
 from lightning_elche.partition.store_names import checkpoint_name, parse_checkpoint_name
 from lightning_elche.partition.store_placing import Placing, typed_errors
-from lightning_elche.partition.store_seal import Run
+from lightning_elche.partition.store_seal import MakeSeal, Run
 from lightning_elche.partition.store_snapshot import Snapshot
 
 __all__ = ["CheckpointStore", "Saved"]
@@ -78,10 +78,19 @@ class CheckpointStore:
         self._last_sequence = 0
         self._has_root = False
 
-    def save(self, snapshot: Snapshot) -> Saved:
+    @property
+    def placing(self) -> Placing:
+        """What puts checkpoints where they belong."""
+        return self._placing
+
+    def save(self, snapshot: Snapshot, *, make_seal: MakeSeal | None = None) -> Saved:
         """Write a checkpoint, and remove those that are then too many.
 
         A save that failed may be tried again: nothing that was there has changed.
+
+        Args:
+            snapshot: The state.
+            make_seal: Returns what writes it, by default this process alone.
 
         Raises:
             WriteFailed: If it could not be written, or an old one not be removed.
@@ -93,17 +102,26 @@ class CheckpointStore:
         with typed_errors(path):
             self._make_root()
             sequence = self._next_sequence()
-            manifest, is_new = self._placing.place(path, snapshot, sequence=sequence)
+            manifest, is_new = self._placing.place(
+                path, snapshot, sequence=sequence, make_seal=make_seal
+            )
             self._entries[path.name] = entry_of(manifest, self.config.monitor)
             evicted = self._retain()
         return Saved(path=path, manifest=manifest, is_new=is_new, evicted=evicted)
 
-    def quarantine(self, snapshot: Snapshot, *, reason: str = "diverged") -> Path:
+    def quarantine(
+        self,
+        snapshot: Snapshot,
+        *,
+        reason: str = "diverged",
+        make_seal: MakeSeal | None = None,
+    ) -> Path:
         """Write a checkpoint that is never resumed from, for inspection, and return its path.
 
         Args:
             snapshot: The state.
             reason: First part of its name.
+            make_seal: As of `save`.
 
         Raises:
             WriteFailed: If it could not be written.
@@ -114,7 +132,9 @@ class CheckpointStore:
             name = f"{reason}-{checkpoint_name(snapshot.step, snapshot.label)}"
             if self._host.fs.lexists(folder / name):
                 name = f"{name}-{self._host.new_uuid()[:8]}"
-            self._placing.place(folder / name, snapshot, sequence=self._next_sequence())
+            self._placing.place(
+                folder / name, snapshot, sequence=self._next_sequence(), make_seal=make_seal
+            )
             self._placing.trim_quarantine(keep=name)
         return folder / name
 
@@ -130,6 +150,15 @@ class CheckpointStore:
             CheckpointError: If it must not be read; a subclass says why.
         """
         return read_checkpoint(self._host.fs, path, groups=groups)
+
+    def groups_of(self, path: Path) -> tuple[str, ...]:
+        """Return the names of the groups of a checkpoint.
+
+        Raises:
+            NoCheckpointFound: If there is none.
+            CheckpointError: If it must not be read; a subclass says why.
+        """
+        return tuple(read_manifest(self._host.fs, path).groups)
 
     def choose(self) -> Choice:
         """Return the newest checkpoint that can be resumed from, verified in full.

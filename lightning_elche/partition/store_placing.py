@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lightning_elche.partition.errors import (
@@ -24,7 +25,7 @@ from lightning_elche.partition.read_checkpoint import (
 )
 from lightning_elche.partition.store_config import StoreConfig
 from lightning_elche.partition.store_names import owned_name
-from lightning_elche.partition.store_seal import Run, Seal
+from lightning_elche.partition.store_seal import MakeSeal, Run, Seal, Sealing
 from lightning_elche.partition.store_snapshot import Snapshot, is_segment
 
 __all__ = ["Placing", "typed_errors"]
@@ -67,20 +68,27 @@ class Placing:
         """Return a new name for a temporary folder."""
         return owned_name("tmp", step, self._host.owner, self._host.new_uuid())
 
-    def place(self, target: Path, snapshot: Snapshot, *, sequence: int) -> tuple[Manifest, bool]:
+    def is_sharded(self, snapshot: Snapshot) -> bool:
+        """Return whether each part of a checkpoint has a file of its own."""
+        layout = self._config.layout
+        return layout == "sharded" or (layout == "auto" and snapshot.num_hosts > 1)
+
+    def place(
+        self, target: Path, snapshot: Snapshot, *, sequence: int, make_seal: MakeSeal | None = None
+    ) -> tuple[Manifest, bool]:
         """Write a checkpoint, unless an equal one is in its place.
 
         Args:
             target: Its place.
             snapshot: The state.
             sequence: Its number in the order of checkpoints.
+            make_seal: Returns what writes it, by default this process alone.
 
         Returns:
             The manifest of what is there then, and whether it was written.
         """
-        layout = self._config.layout
-        is_sharded = layout == "sharded" or (layout == "auto" and snapshot.num_hosts > 1)
-        seal = Seal(snapshot, is_sharded=is_sharded, run=self._run)
+        make = make_seal or partial(Seal, run=self._run)
+        seal: Sealing = make(snapshot, is_sharded=self.is_sharded(snapshot))
         if self._host.fs.lexists(target):
             found = self._good_one(target)
             if found is not None and found.content_sha256 == seal.content_sha256():

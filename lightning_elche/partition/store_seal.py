@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from lightning_elche.partition.fnv import Lanes
-from lightning_elche.partition.fs import Fs
 from lightning_elche.partition.image import HostTensor, pieces
 from lightning_elche.partition.image_nan import has_nan
 from lightning_elche.partition.manifest import (
@@ -23,7 +23,7 @@ from lightning_elche.partition.manifest import (
     row_space_order,
     value_of_groups,
 )
-from lightning_elche.partition.publish import Publisher, chunks
+from lightning_elche.partition.publish import Publisher, chunks, write_all
 from lightning_elche.partition.rml import sum_lanes, tensor_lanes
 from lightning_elche.partition.rows import TensorCut
 from lightning_elche.partition.store_parts import (
@@ -36,10 +36,13 @@ from lightning_elche.partition.store_parts import (
 )
 from lightning_elche.partition.store_snapshot import Snapshot
 
-__all__ = ["Run", "Seal", "manifest_of"]
+__all__ = ["MakeSeal", "Run", "Seal", "Sealing", "lanes_of_cut", "manifest_of"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+Job = tuple[float, Callable[[], None]]  # how long it takes relative to others
+
+WRITE, HASH, LANES, LOOK = 1.0, 0.7, 0.4, 0.1  # about, for one byte
 
 
 class Run(Protocol):
@@ -48,6 +51,37 @@ class Run(Protocol):
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
         """Return the results in the order of the items."""
         ...
+
+
+class Sealing(Protocol):
+    """Writes the files of a snapshot."""
+
+    def content_sha256(self) -> str | None:
+        """Return the digest of the content without writing it; `None` if that cannot be told."""
+        ...
+
+    def write(self, publisher: Publisher, folder: Path, *, sequence: int, created: str) -> Manifest:
+        """Write all files but the manifest into `folder`, and return the manifest."""
+        ...
+
+
+class MakeSeal(Protocol):
+    """Returns what writes a snapshot."""
+
+    def __call__(self, snapshot: Snapshot, *, is_sharded: bool) -> Sealing:
+        """Do it."""
+        ...
+
+
+@dataclass
+class _Found:
+    """What jobs have found, each in a place of its own."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    sha256: dict[PlacedPart, str] = field(default_factory=dict)  # of parts that are not the whole
+    lanes: dict[PlacedPart, tuple[Lanes, ...]] = field(default_factory=dict)
+    nans: list[bool] = field(default_factory=list)
+    synced: set[int] = field(default_factory=set)
 
 
 class Seal:
@@ -99,42 +133,71 @@ class Seal:
     ) -> tuple[dict[str, GroupRecord], bool]:
         """Write the images, and return what they are and whether the model has NaN."""
         names = list(dict.fromkeys(part.file for part in self._parts))
-        owners = [part.group for part in self._parts]
-        several = [name for name in self._layouts if owners.count(name) > 1]
-        receipts: dict[PlacedPart, Receipt] = {}
-        digests: dict[str, str] = {}
-        nans: list[bool] = []
-        with publisher.open_files([folder / name for name in names], run=self._run) as opened:
+        found = _Found()
+        with publisher.open_files(
+            [folder / name for name in names], run=self._run, synced=found.synced
+        ) as opened:
             descriptors = dict(zip(names, opened, strict=True))
-
-            def write(part: PlacedPart) -> None:
-                receipts[part] = self._write(part, publisher.fs, descriptors[part.file])
-
-            def digest(name: str) -> None:
-                digests[name] = self._hash(name)
-
-            def look() -> None:
-                nans.extend(has_nan(one) for one in self.snapshot.groups.get("model", ()))
-
-            # All at once, the longest jobs first, so that no thread is left without work early.
-            jobs: list[Callable[[], None]] = [partial(digest, name) for name in several]
-            jobs += [partial(write, part) for part in self._parts]
+            jobs = [*self._hashes(found), *self._looks(found)]
+            for part in self._parts:
+                size, descriptor = part.part.nbytes, descriptors[part.file]
+                write = partial(self._write, part, publisher, descriptor, found)
+                jobs.append((WRITE * size, write))
+                jobs.append((LANES * size, partial(self._take_lanes, part, found)))
+            # All at once, the longest first, so that no thread is left without work early.
+            jobs.sort(key=lambda job: job[0], reverse=True)
             with _Jobs() as started:
-                list(self._run(started.call, [*jobs, look]))
-        in_order = {part: receipts[part] for part in self._parts}
+                list(self._run(started.call, [job for _, job in jobs]))
+        receipts = {
+            part: Receipt(found.sha256.get(part, found.digests[part.group]), found.lanes[part])
+            for part in self._parts
+        }
         plan, step = self.snapshot.plan, self.snapshot.step
-        return group_records(self._layouts, in_order, digests, plan=plan, step=step), any(nans)
+        groups = group_records(self._layouts, receipts, found.digests, plan=plan, step=step)
+        return groups, any(found.nans)
+
+    def _hashes(self, found: _Found) -> list[Job]:
+        """Return the jobs that take the digests of whole images."""
+
+        def digest(name: str) -> None:
+            found.digests[name] = self._hash(name)
+
+        return [(HASH * one.nbytes, partial(digest, name)) for name, one in self._layouts.items()]
+
+    def _looks(self, found: _Found) -> list[Job]:
+        """Return the jobs that look for NaN in the model."""
+
+        def look(tensor: HostTensor) -> None:
+            found.nans.append(has_nan(tensor))
+
+        model = self.snapshot.groups.get("model", ())
+        return [(LOOK * one.data.nbytes, partial(look, one)) for one in model]
+
+    def _write(
+        self, placed: PlacedPart, publisher: Publisher, descriptor: int, found: _Found
+    ) -> None:
+        part, is_whole = placed.part, placed.part.nbytes == self._layouts[placed.group].nbytes
+        data = self._chunks(placed.group, part.offset, part.offset + part.nbytes)
+        if not is_whole:
+            sha256 = write_part(publisher.fs, descriptor, placed.offset, data)
+            found.sha256[placed] = sha256
+            return
+        # The digest of the only part is that of the image, which another thread takes.
+        offset = placed.offset
+        for chunk in data:
+            write_all(publisher.fs, descriptor, chunk, offset)
+            offset += chunk.nbytes
+        publisher.sync(descriptor)
+        found.synced.add(descriptor)
+
+    def _take_lanes(self, placed: PlacedPart, found: _Found) -> None:
+        tensors = {tensor.name: tensor for tensor in self.snapshot.groups[placed.group]}
+        cuts = placed.part.cuts
+        found.lanes[placed] = tuple(lanes_of_cut(tensors[cut.tensor.name], cut) for cut in cuts)
 
     def _chunks(self, name: str, start: int, stop: int) -> Iterator[memoryview]:
         tensors = self.snapshot.groups[name]
         return chunks(pieces(self._layouts[name], tensors, start=start, stop=stop))
-
-    def _write(self, placed: PlacedPart, fs: Fs, descriptor: int) -> Receipt:
-        part = placed.part
-        data = self._chunks(placed.group, part.offset, part.offset + part.nbytes)
-        sha256 = write_part(fs, descriptor, placed.offset, data)
-        tensors = {tensor.name: tensor for tensor in self.snapshot.groups[placed.group]}
-        return Receipt(sha256, tuple(_lanes(tensors[cut.tensor.name], cut) for cut in part.cuts))
 
     def _hash(self, name: str) -> str:
         digest = hashlib.sha256()
@@ -211,7 +274,8 @@ def manifest_of(
     )
 
 
-def _lanes(tensor: HostTensor, cut: TensorCut) -> Lanes:
+def lanes_of_cut(tensor: HostTensor, cut: TensorCut) -> Lanes:
+    """Return the lanes of some rows of a tensor."""
     own = cut.tensor
     data = tensor.data[cut.byte_start : cut.byte_end]
     return tensor_lanes(own.full_name, own.dtype, own.shape, data, first_row=cut.first_row)

@@ -30,6 +30,9 @@ __all__ = [
     "encode_tree",
     "pointer",
     "read_nodes",
+    "subtree",
+    "with_subtree",
+    "without_subtree",
 ]
 
 # Where Lightning keeps what a user has passed to a constructor, which may be anything.
@@ -105,6 +108,24 @@ def read_nodes(data: bytes) -> object:
     return node
 
 
+def subtree(data: bytes, key: str) -> object:
+    """Return the nodes of one entry of a tree; `None` if it has none."""
+    nodes: dict[str, object] = json.loads(data)
+    return nodes.get(key)
+
+
+def with_subtree(data: bytes, key: str, nodes: object) -> bytes:
+    """Return a tree with the nodes of one entry, in its place or behind the others."""
+    return _dump({**json.loads(data), key: nodes})
+
+
+def without_subtree(data: bytes, key: str) -> bytes:
+    """Return a tree without one entry."""
+    nodes: dict[str, object] = json.loads(data)
+    nodes.pop(key, None)
+    return _dump(nodes)
+
+
 def _dump(node: object) -> bytes:
     # ASCII, since a text may hold lone surrogates, which UTF-8 cannot.
     return json.dumps(node, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -120,7 +141,10 @@ def _revive_nothing(value: object) -> object:
 
 def pointer(parent: str, key: object) -> str:
     """Return the JSON pointer of the entry `key` of `parent`."""
-    return f"{parent}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    text = str(key)
+    if "~" in text or "/" in text:
+        text = text.replace("~", "~0").replace("/", "~1")
+    return f"{parent}/{text}"
 
 
 class _Encoder:

@@ -112,8 +112,8 @@ class PartitionConfig:
     """How a state is split and who works on the parts.
 
     Args:
-        count: Number of partitions; by default the number of ranks with executor "rank", else
-            `num_threads`.
+        count: Number of partitions; by default the number of ranks with executor "rank", else 1:
+            the threads of one process share out other work than partitions.
         plan: The plan, instead of one that balances bytes.
         workers: The workers that the plan names.
         executor: "auto", "serial", "threaded", "rank", "endpoint", or an executor.

@@ -12,9 +12,11 @@ from typing import Any
 from lightning.pytorch.plugins import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 from typing_extensions import override
 
+from lightning_elche.distributed.rank_executor import RankExecutor
 from lightning_elche.ops.arena import Arena
+from lightning_elche.ops.kept_states import groups_for_rank, states_for_rank
 from lightning_elche.ops.tensor_state import SplitState, join_state, split_state
-from lightning_elche.partition.checkpoint_errors import Corrupt, NoCheckpointFound
+from lightning_elche.partition.checkpoint_errors import Corrupt, NoCheckpointFound, WriteFailed
 from lightning_elche.partition.errors import InvalidConfig, PartitionError
 from lightning_elche.partition.fs import this_host
 from lightning_elche.partition.manifest import Manifest
@@ -23,14 +25,21 @@ from lightning_elche.partition.read_root import Choice
 from lightning_elche.partition.store import CheckpointStore, Saved
 from lightning_elche.partition.store_config import StoreConfig
 from lightning_elche.partition.store_names import CheckpointName, parse_checkpoint_name
+from lightning_elche.partition.store_ranks import RankSeal
+from lightning_elche.partition.store_seal import Run
+from lightning_elche.partition.store_shared import save_together, set_aside_together
 from lightning_elche.partition.store_snapshot import Snapshot
+from lightning_elche.partition.store_workers import (
+    check_workers,
+    plan_for_workers,
+    send_partitions,
+)
 from lightning_elche.partition.worker import PartitionConfig
+from lightning_elche.strategies.checkpoint_ranks import SharedSave
 
 __all__ = ["Loaded", "PartitionCheckpointIO", "SaveOptions"]
 
 Chosen = tuple[Path, tuple[tuple[str, str], ...]]  # a checkpoint, and those rejected
-
-LOCAL_EXECUTORS = ("auto", "serial", "threaded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,7 @@ class SaveOptions:
         is_rehearsal: Only check that the state can be stored, and that there is room.
         extra_bytes: What the state will grow by, for a rehearsal.
         is_quarantined: Write the state to `quarantine/`, from where nothing is resumed.
+        shared: How ranks save together, each of which calls the plugin then.
     """
 
     submit: Callable[[Callable[[], Saved]], object] | None = None
@@ -70,6 +80,7 @@ class SaveOptions:
     is_rehearsal: bool = False
     extra_bytes: int = 0
     is_quarantined: bool = False
+    shared: SharedSave | None = None
 
 
 class PartitionCheckpointIO(CheckpointIO):
@@ -110,36 +121,33 @@ class PartitionCheckpointIO(CheckpointIO):
         self.store = store or StoreConfig()
         self.last_loaded: Loaded | None = None
         self._agree: Callable[[Any], Any] = _as_it_is
+        self._place = (0, 1)  # rank and number of ranks
         self._arena = Arena()
         self._stores: dict[Path, CheckpointStore] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._run_id = uuid.uuid4().hex
-        if self.partitions.executor not in LOCAL_EXECUTORS:
-            raise InvalidConfig(
-                f"`executor` must be one of {LOCAL_EXECUTORS} here, "
-                f"got {self.partitions.executor!r}."
-            )
-        for worker in self.partitions.workers:
-            if worker.backend != "local_cpu":
-                raise InvalidConfig(
-                    "`workers` must be of backend 'local_cpu' here, got "
-                    f"{worker.backend!r} for {worker.label!r}."
-                )
+        check_workers(self.partitions)
 
-    def agree_by(self, broadcast: Callable[[Any], Any]) -> None:
+    def agree_by(
+        self, broadcast: Callable[[Any], Any], *, rank: int = 0, world_size: int = 1
+    ) -> None:
         """Let rank 0 choose the checkpoint of a root.
 
         Args:
             broadcast: Returns what rank 0 called it with; every rank calls it.
+            rank: This rank.
+            world_size: Number of ranks.
         """
         self._agree = broadcast
+        self._place = (rank, world_size)
 
     def store_at(self, root: Path) -> CheckpointStore:
         """Return the store of a root."""
         root = root.absolute()
         if root not in self._stores:
-            run = map if self.partitions.executor == "serial" else self._threads().map
-            self._stores[root] = CheckpointStore(root, host=this_host(), config=self.store, run=run)
+            self._stores[root] = CheckpointStore(
+                root, host=this_host(), config=self.store, run=self._run
+            )
         return self._stores[root]
 
     @override
@@ -167,19 +175,66 @@ class PartitionCheckpointIO(CheckpointIO):
                 f"`path` must end in the step of the state, as in 'step-{42:08d}', got {path!r} "
                 f"for step {checkpoint['global_step']}."
             )
-        store = self.store_at(Path(path).parent)
-        split = split_state(checkpoint, parameters=options.parameters)
+        store, shared = self.store_at(Path(path).parent), options.shared
+        split = None if shared is None else shared.split(checkpoint, options.parameters)
+        if shared is not None and split is not None:
+            self._save_together(store, split, name, options, shared.executor)
+        elif shared is None or shared.executor.rank == 0:
+            split = split_state(checkpoint, parameters=options.parameters)
+            self._save_alone(store, split, name, options)
+
+    def _save_alone(
+        self, store: CheckpointStore, split: SplitState, name: CheckpointName, options: SaveOptions
+    ) -> None:
         if options.is_rehearsal:
             self._arena.put(split.groups)
             store.preflight(split.nbytes + options.extra_bytes)
             return
         snapshot = self._snapshot(split, name, options.details)
+        if self.partitions.plan is not None:  # if it does not fit, that is said at once
+            snapshot = self._planned(snapshot, 1)
+            snapshot.plan.validate(snapshot.row_space().num_rows)
+        self._arena.load(split.groups)
         if options.is_quarantined:
-            store.quarantine(snapshot)
+            store.quarantine(self._planned(snapshot, 1))
         elif options.submit is None:
-            store.save(snapshot)
+            self._write(store, snapshot)
         else:
-            options.submit(lambda: store.save(snapshot))
+            options.submit(lambda: self._write(store, snapshot))
+
+    def _write(self, store: CheckpointStore, snapshot: Snapshot) -> Saved:
+        """Save a snapshot, once workers elsewhere have stored their rows of it."""
+        planned = self._planned(snapshot, 1)
+        if self.partitions.workers or not isinstance(self.partitions.executor, str):
+            try:
+                send_partitions(planned, self.partitions)
+            except PartitionError as err:
+                raise WriteFailed(str(store.root), str(err)) from err
+        return store.save(planned)
+
+    def _save_together(
+        self,
+        store: CheckpointStore,
+        split: SplitState,
+        name: CheckpointName,
+        options: SaveOptions,
+        executor: RankExecutor,
+    ) -> None:
+        details = {**options.details, "num_hosts": executor.num_hosts}
+        snapshot = self._planned(self._snapshot(split, name, details), executor.world_size)
+        is_sharded = store.placing.is_sharded(snapshot)
+        seal = RankSeal(snapshot, is_sharded=is_sharded, peers=executor, run=self._run)
+        self._arena.load(split.groups, seal.own_ranges())
+        if options.is_rehearsal and executor.rank == 0:
+            store.preflight(split.nbytes + options.extra_bytes)
+        if options.is_rehearsal:
+            return
+        if options.is_quarantined:
+            set_aside_together(store, seal)
+        elif options.submit is None:
+            save_together(store, seal)
+        else:
+            options.submit(lambda: save_together(store, seal))
 
     @override
     def load_checkpoint(
@@ -203,9 +258,13 @@ class PartitionCheckpointIO(CheckpointIO):
                 return self.inner.load_checkpoint(path, map_location)
             return self.inner.load_checkpoint(path, map_location, weights_only)
         chosen, rejections = choice
-        read = self.store_at(chosen.parent).load(chosen)
+        rank, world_size = self._place
+        store = self.store_at(chosen.parent)
+        wanted = groups_for_rank(store.groups_of(chosen), rank=rank, world_size=world_size)
+        read = store.load(chosen, groups=wanted)
         try:
-            state = join_state(read.tree, read.groups)
+            own = states_for_rank(read.tree, read.groups, rank=rank, world_size=world_size)
+            state = join_state(*own)
         except ValueError as err:
             raise Corrupt(str(chosen), str(err)) from err
         names = frozenset(f"{group}/{name}" for group, own in read.groups.items() for name in own)
@@ -239,26 +298,34 @@ class PartitionCheckpointIO(CheckpointIO):
             self._pool = ThreadPoolExecutor(count, thread_name_prefix="elche-partition")
         return self._pool
 
+    @property
+    def _run(self) -> Run:
+        return map if self.partitions.executor == "serial" else self._threads().map
+
     def _snapshot(
         self, split: SplitState, name: CheckpointName, details: Mapping[str, Any]
     ) -> Snapshot:
+        """Return a snapshot, in memory that nothing was copied to yet."""
         known = {"segment": self._run_id, "run_id": self._run_id, **details}
-        snapshot = Snapshot(
+        return Snapshot(
             step=name.step,
             label=name.label,
-            groups=self._arena.put(split.groups),
+            groups=self._arena.prepare(split.groups),
             tree=split.tree,
             dropped=split.dropped,
             **known,
         )
-        return replace(snapshot, plan=self._plan(snapshot))
 
-    def _plan(self, snapshot: Snapshot) -> PartitionPlan:
-        options = self.partitions
-        if options.plan is not None:
-            return options.plan
-        count = options.count or options.num_threads
-        return PartitionPlan.balanced(snapshot.row_space().row_bytes, count)
+    def _planned(self, snapshot: Snapshot, count: int) -> Snapshot:
+        """Return a snapshot in `count` parts, unless the options say otherwise."""
+        options, plan = self.partitions, self.partitions.plan
+        if plan is None:
+            row_bytes = snapshot.row_space().row_bytes
+            count = options.count or max(count, len(options.workers))
+            plan = PartitionPlan.balanced(row_bytes, count)
+            if options.workers:
+                plan = plan_for_workers(plan, options.workers)
+        return replace(snapshot, plan=plan)
 
     def _choose(self, path: Path) -> Chosen | PartitionError | None:
         """Return the checkpoint that `path` means, `None` if it is one for the inner plugin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins import AsyncCheckpointIO
 
 from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
@@ -22,7 +24,14 @@ from lightning_elche.partition.replay import ReplayConfig
 from lightning_elche.partition.store_config import StoreConfig
 from lightning_elche.partition.worker import PartitionConfig, PartitionWorker
 from lightning_elche.strategies.checkpoint_io import PartitionCheckpointIO
-from tests.callbacks.partitioned import Drawing, Validating, fit_drawing, names_in, saver_of
+from tests.callbacks.partitioned import (
+    Drawing,
+    Validating,
+    ends_equal,
+    fit_drawing,
+    names_in,
+    saver_of,
+)
 from tests.ranks import make_loader
 
 
@@ -90,7 +99,7 @@ def test_members_tell_of_the_newest_checkpoint(tmp_path: Path) -> None:
 
 
 def test_metrics_count_what_was_saved(tmp_path: Path) -> None:
-    """Each tensor of this model is one row, and both threads have a partition."""
+    """Each tensor of this model is one row, and one process has one partition."""
     saver = saver_of(tmp_path, every=2)
     fit_drawing(saver, max_epochs=1)
     metrics = saver.metrics()
@@ -99,7 +108,7 @@ def test_metrics_count_what_was_saved(tmp_path: Path) -> None:
     assert metrics == {
         "current_step": 6,
         "num_rows": 27,
-        "partition_count": 2,
+        "partition_count": 1,
         "steps_completed": 6,
         "rows_processed": 81,
         "checkpoints_created": 3,
@@ -186,6 +195,115 @@ def test_run_that_fails_leaves_its_last_step(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["step-00000002", "step-00000003-exception"]
 
 
+def test_run_that_fails_between_two_steps_is_saved_with_accumulation(tmp_path: Path) -> None:
+    """After a batch that has ended a step, and not with gradients that no checkpoint holds."""
+    for name, fails_at in (("between", 4), ("within", 5)):
+        model, saver = Drawing(fails_at=fails_at), saver_of(tmp_path / name, every=None)
+        with pytest.raises(ArithmeticError):
+            fit_drawing(saver, model=model, accumulate_grad_batches=2)
+    assert names_in(tmp_path / "between") == ["step-00000002-exception"]
+    assert names_in(tmp_path / "within") == []
+
+
+def test_clock_makes_a_checkpoint_due(tmp_path: Path) -> None:
+    """At the first step at which so much time has passed since the last one."""
+    policy = CheckpointPolicy(every_steps=None, every_s=1e-9)
+    fit_drawing(PartitionCheckpoint(tmp_path / "often", policy=policy), max_epochs=1)
+    policy = CheckpointPolicy(every_steps=None, every_s=3600.0)
+    fit_drawing(PartitionCheckpoint(tmp_path / "seldom", policy=policy), max_epochs=1)
+    assert len(names_in(tmp_path / "often")) == 4
+    assert names_in(tmp_path / "seldom") == []
+
+
+class Alternating(Drawing):
+    """Has an optimizer for each of two layers, and steps them in turn by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        optimizer = self.optimizers()[batch_idx % 2]
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        first, second = self.layers[0].parameters(), self.layers[3].parameters()
+        return [torch.optim.AdamW(first, lr=0.01), torch.optim.SGD(second, lr=0.01, momentum=0.9)]
+
+
+def test_several_optimizers_are_resumed_to_the_last_bit(tmp_path: Path) -> None:
+    """Each has a file of its own, and both digests count."""
+    whole = fit_drawing(saver_of(tmp_path / "a"), model=Alternating())
+    other = saver_of(tmp_path / "b", every=None)
+    path = tmp_path / "a" / "step-00000009"
+    resumed = fit_drawing(other, model=Alternating(), resume=path)
+    assert ends_equal(whole, resumed)
+    images = [(path / f"optimizer-{i}.safetensors").read_bytes() for i in (0, 1)]
+    joined = "\n".join(hashlib.sha256(image).hexdigest() for image in images)
+    saver = PartitionCheckpoint(tmp_path / "a")
+    assert saver.optimizer_state_sha(9) == hashlib.sha256(joined.encode()).hexdigest()
+
+
+def test_second_fit_goes_on_and_saves(tmp_path: Path) -> None:
+    """With the same Trainer and the same callback, one epoch after the other."""
+    saver = saver_of(tmp_path, every=4)
+    trainer, model = fit_drawing(saver, max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, make_loader(24))
+    assert names_in(tmp_path) == [f"step-{step:08d}" for step in (4, 8, 12)]
+    assert saver.latest == tmp_path / "step-00000012"
+
+
+def test_command_line_makes_the_callback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file, with its options nested; the run saves where it says."""
+    config = {
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "callbacks": [
+                {
+                    "class_path": "lightning_elche.PartitionCheckpoint",
+                    "init_args": {
+                        "dirpath": str(tmp_path / "ckpt"),
+                        "policy": {"every_steps": 4},
+                        "replay": {"mode": "record"},
+                        "replicas": {"check_every": 2},
+                    },
+                }
+            ],
+        }
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # what Lightning calls
+    monkeypatch.setattr("sys.argv", ["train", "--config", str(path)])
+    cli = LightningCLI(Drawing, run=False, save_config_callback=None, seed_everything_default=7)
+    cli.trainer.fit(cli.model, make_loader(24))
+    assert names_in(tmp_path / "ckpt") == ["step-00000004"]
+
+
+def test_other_environment_is_told_once_on_a_verified_resume(tmp_path: Path) -> None:
+    """Not again for the checkpoint, whose report has it."""
+    first = saver_of(tmp_path, every=4, replay=ReplayConfig(mode="record"))
+    fit_drawing(first, max_epochs=1)
+    record = tmp_path / "replay" / "segment-0000.jsonl"
+    for path in (tmp_path / "replay").iterdir():
+        path.write_text(path.read_text().replace('"lightning": "', '"lightning": "0.'))
+    replay = ReplayConfig(mode="verify", expected=str(record))
+    second = saver_of(tmp_path, every=None, replay=replay)
+    with pytest.warns(UserWarning, match="is not that of the record") as caught:
+        fit_drawing(second, resume=tmp_path / "step-00000004", max_epochs=1)
+    assert sum("environment" in str(one.message) for one in caught) == 1
+
+
 def test_replay_is_recorded_and_verified(tmp_path: Path) -> None:
     """The same run has the same fingerprints, one for each step."""
     first = saver_of(tmp_path / "a", every=None, replay=ReplayConfig(mode="record"))
@@ -239,10 +357,15 @@ def test_state_that_diverged_is_put_into_quarantine(tmp_path: Path) -> None:
 
 
 def test_workers_elsewhere_are_refused() -> None:
-    """What they would write would be written here instead."""
-    worker = PartitionWorker.external("far", endpoint="memory://far")
-    with pytest.raises(InvalidConfig, match="`workers` must be of backend 'local_cpu' here, got"):
-        PartitionCheckpointIO(partitions=PartitionConfig(workers=(worker,)))
+    """If the executor would leave them without rows, or there are none."""
+    far = (PartitionWorker.external("far", endpoint="memory://far"),)
+    with pytest.raises(InvalidConfig, match="`executor` must be 'auto' or 'endpoint' with"):
+        PartitionCheckpointIO(partitions=PartitionConfig(workers=far, executor="serial"))
+    with pytest.raises(InvalidConfig, match="`workers` must have an external one"):
+        PartitionCheckpointIO(partitions=PartitionConfig(executor="endpoint"))
+    device = (PartitionWorker.cuda_device("near", 0),)
+    with pytest.raises(InvalidConfig, match="got 'cuda_device'"):
+        PartitionCheckpointIO(partitions=PartitionConfig(workers=device))
 
 
 def test_several_loaders_are_refused(tmp_path: Path) -> None:

@@ -99,6 +99,17 @@ def test_first_difference_is_named(field: str, value: float) -> None:
     assert (err.value.expected, err.value.actual) == (getattr(TRAINED, field), value)
 
 
+def test_other_numbers_of_the_model_may_be_told_only() -> None:
+    """The recorded report counts; what a rank has trained must be as then all the same."""
+    told: list[ScheduleDiverged] = []
+    other = replace(TRAINED, loss_sum=99.0)
+    found = merged(event_of(TRAINED), [other], on_difference=told.append)
+    assert found[0].loss_sum == TRAINED.loss_sum
+    assert [one.field for one in told] == ["loss_sum"]
+    with pytest.raises(ScheduleDiverged, match="`batches`"):
+        merged(event_of(TRAINED), [replace(TRAINED, batches=99)], on_difference=told.append)
+
+
 def test_numbers_that_are_none_are_equal() -> None:
     """At the first event nobody knows how far replicas are apart."""
     own = replace(TRAINED, loss_sum=math.nan)

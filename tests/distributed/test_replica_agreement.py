@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_elche.distributed.replica_agreement import (
-    ReplicaAgreement,
-    ReplicaConfig,
-    suspects_of,
-)
+from lightning_elche.distributed.replica_agreement import ReplicaAgreement, suspects_of
 from lightning_elche.ops.rml_torch import named_lanes
 from lightning_elche.partition.errors import InvalidConfig, ReplicaDivergence
 from lightning_elche.partition.fnv import Lanes
+from lightning_elche.partition.replicas import ReplicaConfig
 from lightning_elche.partition.rml import sum_lanes
 from tests.distributed.threads import FakeGroup, outcomes_of, run_ranks
 

@@ -35,3 +35,12 @@ def test_other_shapes_get_other_memory() -> None:
     arena.put(groups(3))
     copied = arena.put(groups(3, 5))["model"]
     assert [one.array().tolist() for one in copied] == [[3.0] * 3, [5.0] * 5]
+
+
+def test_only_the_wanted_bytes_are_copied() -> None:
+    """The rest of the memory is left as it is."""
+    arena, state = Arena(), groups(4)
+    place = arena.put(state)["model"][0]
+    state["model"][0].tensor.zero_()
+    arena.load(state, {("model", "4"): [(4, 8), (12, 16)]})
+    assert place.array().tolist() == [4.0, 0.0, 4.0, 0.0]

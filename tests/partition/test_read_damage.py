@@ -18,7 +18,7 @@ from lightning_elche.partition.fs import LocalFs
 from lightning_elche.partition.image import HostTensor
 from lightning_elche.partition.read_checkpoint import read_checkpoint
 from lightning_elche.partition.read_root import choose_checkpoint
-from tests.partition.faults import File, RecordingFs
+from lightning_elche.testing.recording_fs import File, RecordingFs
 from tests.partition.states import make_snapshot, make_store
 
 ROOT = Path("/ckpt")

@@ -26,7 +26,7 @@ from lightning_elche.partition.image import HostTensor
 from lightning_elche.partition.plan import PartitionPlan
 from lightning_elche.partition.read_checkpoint import read_checkpoint, verify_checkpoint
 from lightning_elche.partition.store import CheckpointStore
-from tests.partition.faults import RecordingFs
+from lightning_elche.testing import RecordingFs
 from tests.partition.states import (
     make_host,
     make_snapshot,

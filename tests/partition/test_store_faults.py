@@ -14,7 +14,8 @@ from lightning_elche.partition.read_checkpoint import read_checkpoint
 from lightning_elche.partition.read_root import choose_checkpoint
 from lightning_elche.partition.store import CheckpointStore
 from lightning_elche.partition.store_config import StoreConfig
-from tests.partition.faults import KINDS, FaultFs, Killed, RecordingFs
+from lightning_elche.testing.fault_fs import KINDS, FaultFs, Killed
+from lightning_elche.testing.recording_fs import RecordingFs
 from tests.partition.states import make_host, make_snapshot, make_store, names_in, weight_of
 
 ROOT = Path("/ckpt")

@@ -12,7 +12,7 @@ from lightning_elche.partition.errors import CheckpointError, NoCheckpointFound
 from lightning_elche.partition.read_checkpoint import verify_checkpoint
 from lightning_elche.partition.read_root import choose_checkpoint
 from lightning_elche.partition.store import CheckpointStore
-from tests.partition.faults import RecordingFs
+from lightning_elche.testing import RecordingFs
 from tests.partition.states import make_snapshot, make_store
 
 ROOT = Path("/runs/ckpt")

@@ -1,4 +1,4 @@
-"""For tests of distributed code: real ranks, each in a process of its own, with a hard timeout."""
+"""Real ranks, each in a process of its own, with a hard timeout."""
 
 from __future__ import annotations
 

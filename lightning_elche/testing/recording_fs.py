@@ -1,4 +1,4 @@
-"""File systems that fail: at a chosen operation, or by a power cut."""
+"""A file system in memory that knows what a power cut may leave."""
 
 from __future__ import annotations
 
@@ -9,122 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from lightning_elche.partition.fs import Fs
 
-WRITING = (
-    "make_folder",
-    "create",
-    "open_write",
-    "pwrite",
-    "fsync",
-    "close",
-    "fsync_folder",
-    "rename",
-    "unlink",
-    "remove_folder",
-)
-# What each kind of fault raises; "kill" ends all work before the operation, "kill after" behind it.
-ERRORS = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO}
-KINDS = (*ERRORS, "short", "kill", "kill after")
-
-
-class Killed(BaseException):
-    """The process has ended: no handler of `Exception` sees this."""
-
-
-class FaultFs:
-    """A file system whose operation `at`, counted among those that write, goes wrong.
-
-    Attributes:
-        open: Descriptors of files that are being written.
-
-    Args:
-        inner: Does the work.
-        at: Number of the operation, from 0.
-        kind: One of `KINDS`.
-        is_lasting: Whether later operations of the same name fail as well, until `heal`.
-    """
-
-    def __init__(
-        self, inner: Fs, *, at: int | None, kind: str = "EIO", is_lasting: bool = False
-    ) -> None:
-        self.inner = inner
-        self.at = at
-        self.kind = kind
-        self.is_lasting = is_lasting
-        self.count = 0
-        self.failed: str | None = None
-        self.open: set[int] = set()
-        self.reading: set[int] = set()
-        self._is_dead = False
-
-    def heal(self) -> None:
-        """Let everything work from now on, as in a new process."""
-        self.at, self.is_lasting, self._is_dead, self.failed = None, False, False, None
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in WRITING:
-            return self._guarded(getattr(self.inner, name), name)
-
-        def operate(*args: Any) -> Any:
-            self._check_alive()
-            if name == "close" and args[0] in self.reading:
-                self.reading.discard(args[0])
-                return self.inner.close(args[0])
-            number, self.count = self.count, self.count + 1
-            is_hit = number == self.at or (self.is_lasting and self.failed == name)
-            return self._fail(name, args) if is_hit else self._do(name, args)
-
-        return operate
-
-    def _guarded(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            self._check_alive()
-            answer = function(*args)
-            if name == "open_read":
-                self.reading.add(answer)
-            return answer
-
-        return call
-
-    def _check_alive(self) -> None:
-        if self._is_dead:
-            raise Killed
-
-    def _do(self, name: str, args: Sequence[Any]) -> Any:
-        if name == "close":
-            self.open.discard(args[0])
-        answer = getattr(self.inner, name)(*args)
-        if name in ("create", "open_write"):
-            self.open.add(answer)
-        return answer
-
-    def _fail(self, name: str, args: Sequence[Any]) -> Any:
-        self.failed = name
-        if self.kind == "short" and name == "pwrite":
-            descriptor, data, offset = args
-            return self.inner.pwrite(descriptor, data[: max(data.nbytes // 2, 1)], offset)
-        if self.kind == "short":
-            return self._do(name, args)
-        if self.kind.startswith("kill"):
-            if self.kind == "kill after":
-                self._do(name, args)
-            self._end()
-        if name == "close":  # the descriptor is gone all the same
-            self._do(name, args)
-        raise OSError(ERRORS[self.kind], f"injected at {name}")
-
-    def _end(self) -> None:
-        for descriptor in self.open | self.reading:  # as the kernel does for a dead process
-            self.inner.close(descriptor)
-        self.open.clear()
-        self.reading.clear()
-        self._is_dead = True
-        raise Killed
+__all__ = ["File", "Folder", "RecordingFs"]
 
 
 @dataclass(eq=False)
 class File:
+    """Bytes as they are, and as they are on the disk."""
+
     data: bytearray = field(default_factory=bytearray)
     durable: bytes = b""
 
@@ -139,11 +34,12 @@ class Folder:
     origin: Folder | None = None  # what this is a state of
 
     def change(self, apply: Callable[[dict[str, Any]], None]) -> None:
+        """Apply a change, which is not on the disk yet."""
         apply(self.entries)
         self.pending.append(apply)
 
 
-class RecordingFs:
+class RecordingFs(Fs):
     """A file system in memory that knows what a power cut may leave.
 
     Of each folder, the changes since its last fsync survive up to any of them. A file that was not
@@ -179,6 +75,7 @@ class RecordingFs:
                 yield RecordingFs(folder)
 
     def node(self, path: Path) -> File | Folder:
+        """Return what is at a path."""
         node: File | Folder = self.root
         for part in path.parts[1:]:
             if not isinstance(node, Folder):
@@ -189,11 +86,13 @@ class RecordingFs:
         return node
 
     def folder(self, path: Path) -> Folder:
+        """Return the folder at a path."""
         node = self.node(path)
         if not isinstance(node, Folder):
             raise NotADirectoryError(errno.ENOTDIR, str(path))
         return node
 
+    @override
     def lexists(self, path: Path) -> bool:
         try:
             self.node(path)
@@ -201,44 +100,55 @@ class RecordingFs:
             return False
         return True
 
+    @override
     def is_folder(self, path: Path) -> bool:
         return self.lexists(path) and isinstance(self.node(path), Folder)
 
+    @override
     def list_names(self, folder: Path) -> Sequence[str]:
         return sorted(self.folder(folder).entries)
 
+    @override
     def modified_at(self, path: Path) -> float:
         self.node(path)
         return 0.0
 
+    @override
     def free_bytes(self, folder: Path) -> int:
         return 1 << 40
 
+    @override
     def make_folder(self, path: Path, mode: int) -> None:
         self._add(path, Folder())
 
+    @override
     def create(self, path: Path) -> int:
         file = File()
         self._add(path, file)
         return self._opened(file)
 
+    @override
     def open_write(self, path: Path) -> int:
         return self.open_read(path)
 
+    @override
     def open_read(self, path: Path) -> int:
         node = self.node(path)
         if not isinstance(node, File):
             raise IsADirectoryError(errno.EISDIR, str(path))
         return self._opened(node)
 
+    @override
     def size(self, descriptor: int) -> int:
         return len(self._open[descriptor].data)
 
+    @override
     def pread_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
         data = self._open[descriptor].data[offset : offset + buffer.nbytes]
         buffer[: len(data)] = data
         return len(data)
 
+    @override
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         held = self._open[descriptor].data
         held.extend(bytes(max(offset - len(held), 0)))
@@ -246,15 +156,18 @@ class RecordingFs:
         self._changed()
         return data.nbytes
 
+    @override
     def fsync(self, descriptor: int) -> None:
         file = self._open[descriptor]
         if self._is_synced():
             file.durable = bytes(file.data)
         self._changed()
 
+    @override
     def close(self, descriptor: int) -> None:
         del self._open[descriptor]
 
+    @override
     def fsync_folder(self, path: Path) -> None:
         folder = self.folder(path)
         if self._is_synced():
@@ -262,6 +175,7 @@ class RecordingFs:
             folder.pending.clear()
         self._changed()
 
+    @override
     def rename(self, source: Path, target: Path) -> None:
         node = self.node(source)
         if self.lexists(target) and self.folder(target).entries:
@@ -281,11 +195,13 @@ class RecordingFs:
             self.folder(source.parent).change(lambda entries: entries.pop(old, None))
         self._changed()
 
+    @override
     def unlink(self, path: Path) -> None:
         if isinstance(self.node(path), Folder):
             raise IsADirectoryError(errno.EISDIR, str(path))
         self._remove(path)
 
+    @override
     def remove_folder(self, path: Path) -> None:
         if self.folder(path).entries:
             raise OSError(errno.ENOTEMPTY, str(path))
