@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lightning_elche.control.events import AveragingEvent
-    from lightning_elche.coordination.worker import DeadlineWorker
+    from lightning_elche.coordination.calls.worker import DeadlineWorker
 
 __all__ = ["Rollback"]
 

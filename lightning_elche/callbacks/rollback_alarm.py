@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_elche.callbacks.run_events import emit
 from lightning_elche.control.recovery import Decision, Recovery, RecoveryPolicy
 from lightning_elche.control.safety import SafetyLadder, SafetyLevel, SafetySignal, Transition
-from lightning_elche.coordination.publisher import BreakerState, Publisher
-from lightning_elche.coordination.worker import DeadlineWorker
+from lightning_elche.coordination.breaker import BreakerState
+from lightning_elche.coordination.calls.publisher import Publisher
+from lightning_elche.coordination.calls.worker import DeadlineWorker
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
+from lightning_elche.callbacks.rollback_ending import saver_of
 from lightning_elche.callbacks.rollback_tally import Tally
 from lightning_elche.control.recovery import RecoveryPolicy
-from lightning_elche.coordination.task import Token
-from lightning_elche.coordination.worker import DeadlineWorker
+from lightning_elche.coordination.calls.task import Token
+from lightning_elche.coordination.calls.worker import DeadlineWorker
 from lightning_elche.exceptions import DeadlineExceeded
 from lightning_elche.ops.tensor_state import join_state
 from lightning_elche.partition.checkpoint_errors import CheckpointError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 __all__ = ["DiskTier", "disk_tier_of"]
+
+NOT_FOUND, LATE = -1.0, -2.0  # instead of a step
 
 
 class DiskTier:
@@ -35,6 +37,9 @@ class DiskTier:
         root: The folder of the checkpoints.
         deadline_s: Seconds that reading may take on each rank; `None` for no limit.
         tally: Counts.
+
+    Attributes:
+        is_late: Whether a rank could not read the last one in time; equal on every rank.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class DiskTier:
         self._deadline_s = deadline_s
         self._worker = DeadlineWorker()
         self._tally = tally
+        self.is_late = False
 
     def restore(self, *, at_most: int) -> dict[str, Any] | None:
         """Go back to the newest checkpoint that is right, and return its state.
@@ -60,16 +66,16 @@ class DiskTier:
             rank could not read it in time.
         """
         strategy, began = self._trainer.strategy, time.perf_counter()
-        # The order on every rank: which one, whether all have it.
+        # The order on every rank: which one, whether all have it, whether one was late.
+        self.is_late = False
         found = self._read(self._root, at_most) if self._trainer.is_global_zero else None
         path = strategy.broadcast(None if found is None else found[0])
-        if path is None:
-            return None
-        if found is None:
+        if path is not None and found is None:
             found = self._read(path, at_most)
-        if not strategy.reduce_boolean_decision(found is not None) or found is None:
-            return None
-        return self._apply(found[1], began)
+        if strategy.reduce_boolean_decision(found is not None) and found is not None:
+            return self._apply(found[1], began)
+        self.is_late = strategy.reduce_boolean_decision(self.is_late, all=False)
+        return None
 
     def restore_between_events(self, *, at_most: int) -> dict[str, Any] | None:
         """As `restore`, at an averaging event, where ranks cannot broadcast.
@@ -82,8 +88,11 @@ class DiskTier:
         strategy: Any = self._trainer.strategy
         gather, began = strategy.run.rounds.gather, time.perf_counter()
         # The order on every rank: how far back, which one it has found.
+        self.is_late = False
         found = self._read(self._root, int(min(gather(at_most))))
-        steps = gather(-1.0 if found is None else float(found[1].manifest.step))
+        own = NOT_FOUND if found is None else float(found[1].manifest.step)
+        steps = gather(LATE if self.is_late else own)
+        self.is_late = LATE in steps
         if found is None or len(set(steps)) > 1:
             return None
         rates = [group["lr"] for group in self._groups()]
@@ -118,6 +127,7 @@ class DiskTier:
             return task.take()
         except DeadlineExceeded:
             self._tally.deadline_exceeded += 1
+            self.is_late = True
         except (CheckpointError, OSError):
             pass  # the run ends, and says why
         return None
@@ -131,12 +141,10 @@ def disk_tier_of(trainer: Trainer, policy: RecoveryPolicy, tally: Tally) -> Disk
         policy: Has the deadline.
         tally: Counts.
     """
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    for callback in callbacks:
-        if isinstance(callback, PartitionCheckpoint):
-            deadline_s = policy.read_deadline_s
-            return DiskTier(trainer, callback.dirpath, deadline_s=deadline_s, tally=tally)
-    return None
+    saver = saver_of(trainer)
+    if saver is None:
+        return None
+    return DiskTier(trainer, saver.dirpath, deadline_s=policy.read_deadline_s, tally=tally)
 
 
 def read_sound(token: Token, place: Path, root: Path, at_most: int) -> tuple[Path, Checkpoint]:

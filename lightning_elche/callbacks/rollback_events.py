@@ -41,10 +41,12 @@ class RollbackEvents:
         if run.is_sitting_out and not strategy.is_sitting_out:
             run.is_sitting_out = False
             self._clear_spoiled_moments()
-        if not (run.is_over or run.is_sitting_out):
+        if not (run.ending.is_over or run.is_sitting_out):
             is_common = event.is_aligned and event.crossed_nodes
             run.put(event=event.index if is_common else -1)
         strategy.hold_anchor(run.ladder.mode == "conservative")
+        if run.cautious_save.is_due():
+            run.cautious_save.ask()
 
     def _begin_round(self) -> None:
         self._run.ring.begin_round()
@@ -63,7 +65,7 @@ class RollbackEvents:
     def settle(self) -> None:
         """As of `RecoverySource`."""
         run = self._run
-        if not (run.is_over or run.is_sitting_out):
+        if not (run.ending.is_over or run.is_sitting_out):
             run.check()
         self._begin_round()  # what is handed in now cannot be undone later
 
@@ -94,9 +96,9 @@ class RollbackEvents:
     def halt(self, reason: str) -> NoReturn:
         """As of `RecoverySource`."""
         run = self._run
-        run.end(reason, is_poisoned=True)
-        assert run.halted is not None
-        raise run.halted
+        run.ending.end(reason, step=run.steps, is_poisoned=True)
+        assert run.ending.halted is not None
+        raise run.ending.halted
 
     def _events(self) -> list[Slot]:
         ring = self._run.ring
@@ -109,12 +111,12 @@ class RollbackEvents:
         """As of `AbortSource`."""
         del settle  # `RecoverySource.settle` comes before
         run = self._run
-        is_wanted = run.halted is not None and run.recovery.policy.on_halt == "raise"
+        is_wanted = run.ending.halted is not None and run.recovery.policy.on_halt == "raise"
         return RecoveryHalted.exit_code if is_wanted else 0
 
     def words(self) -> str:
         """As of `AbortSource`."""
-        halted = self._run.halted
+        halted = self._run.ending.halted
         if halted is None:
             return ""
         words = {"reason": halted.reason, "step": halted.step, "is_poisoned": halted.is_poisoned}
@@ -124,7 +126,7 @@ class RollbackEvents:
         """As of `AbortSource`."""
         assert code == RecoveryHalted.exit_code
         run, facts = self._run, json.loads(words)
-        if run.halted is None:
-            run.end(facts["reason"], is_poisoned=False)
-        level, is_child = int(run.ladder.level), run.is_child
+        if run.ending.halted is None:
+            run.ending.end(facts["reason"], step=run.steps, is_poisoned=False)
+        level, is_child = int(run.ladder.level), run.ending.is_child
         raise RecoveryHalted(rank=rank, level=level, is_child=is_child, **facts)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightning_elche.callbacks.child_ranks import is_child_rank
 from lightning_elche.callbacks.rollback_alarm import Alarm, emit_repair
 from lightning_elche.callbacks.rollback_disk import disk_tier_of
+from lightning_elche.callbacks.rollback_ending import CautiousSave, Ending
 from lightning_elche.callbacks.rollback_judge import Judge
 from lightning_elche.callbacks.rollback_state import keeping_epoch_schedules, live_state
 from lightning_elche.callbacks.rollback_tally import Tally
 from lightning_elche.control.recovery import Decision, Recovery, Stage
-from lightning_elche.control.safety import SafetyLadder, SafetyLevel
+from lightning_elche.control.safety import SafetyLadder
 from lightning_elche.control.spike import SpikeDetector
-from lightning_elche.exceptions import RecoveryHalted
 from lightning_elche.ops.lr_hook import StepScale
 from lightning_elche.ops.ring import Ring, RingConfig, Slot
 
@@ -43,10 +42,10 @@ class RollbackRun:
     Attributes:
         steps: Optimizer steps of this rank, without those that were undone.
         batches: Batches that this rank has begun.
-        is_over: Whether nothing is judged any more, since the run ends.
+        ending: How the run ends, if it cannot be repaired.
         is_sitting_out: Whether nothing is judged until the next averaging event.
         last_decision: What was done about the last bad batch.
-        halted: What ends the run, once it does.
+        cautious_save: The checkpoint of a run that takes no more risks.
         tally: Counts.
     """
 
@@ -67,7 +66,8 @@ class RollbackRun:
         self.is_local = bool(getattr(self.strategy, "is_running", False))
         agrees = trainer.world_size > 1 and not self.is_local
         self._policy = recovery.policy
-        self.is_child = is_child_rank(trainer)
+        self.ending = Ending(trainer, recovery.policy, ladder, alarm)
+        self.cautious_save = CautiousSave(trainer, ladder)
         self.ring = Ring(ring, live_state(trainer, detector), recovery.to_evict)
         self.scale = StepScale(trainer.optimizers)
         self.scale.scale = recovery.lr_scale
@@ -76,7 +76,7 @@ class RollbackRun:
         self.steps = steps
         self.batches = 0
         self.tally = Tally()
-        self.is_over = self.is_sitting_out = False
+        self.is_sitting_out = False
         self.last_decision: Decision | None = None
         self._own_steps = 0  # undone ones included
         self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
@@ -87,14 +87,13 @@ class RollbackRun:
         self._sound_step = trainer.global_step  # checkpoints up to it are from before any damage
         self._state_key = state_key
         self.disk = disk_tier_of(trainer, self._policy, self.tally)
-        self.halted: RecoveryHalted | None = None
 
     # Batch by batch
 
     def begin_batch(self) -> None:
         """Take a snapshot if one is due; not while gradients are accumulated."""
         is_due = self._since_put >= self.ring.config.every
-        if is_due and self._is_window_start and not (self.is_over or self.is_sitting_out):
+        if is_due and self._is_window_start and not (self.ending.is_over or self.is_sitting_out):
             self.put()
         self.batches += 1
         self._is_in_batch = True
@@ -145,7 +144,7 @@ class RollbackRun:
             self._since_put += 1
             if self._own_steps % self._log_every == 0:
                 self._log()
-        if self.is_over or self.is_sitting_out:
+        if self.ending.is_over or self.is_sitting_out:
             return
         is_last = self.trainer.is_last_batch
         if self._judge.add(outputs) or is_last:
@@ -169,13 +168,15 @@ class RollbackRun:
                 if slot.batch < self.batches:
                     slot.stage = Stage.CONFIRMED
                     self._sound_step = slot.global_step
+            if self.trainer.world_size == 1 and self.cautious_save.is_due():
+                self.cautious_save.save()
         self.alarm.listen(step=self.steps)
 
     # What is bad
 
     def offer(self) -> bool:
         """Return whether a step with a value that is not finite is undone, or will be."""
-        if self.is_over:
+        if self.ending.is_over:
             return False
         # After a batch, its numbers may still be those of the one before.
         is_repaired = not self._is_in_batch and self.batches - self._repaired_at <= 1
@@ -195,8 +196,23 @@ class RollbackRun:
             self.restore(slot, decision, cause)
         elif decision.action == "lacks" and self.is_local:
             self._sit_out(decision, cause, self.ring.earlier[-1] if self.ring.earlier else slot)
-        elif decision.action == "halt" or not self.restore_from_disk(decision, cause, slot):
+        elif decision.action == "lacks":
+            self._restore_older(decision, cause, slot)
+        else:
             self.halt(f"{decision.reason}: {cause}", slot)
+
+    def _restore_older(self, decision: Decision, cause: str, slot: Slot | None) -> None:
+        undone = self.tally.undone
+        if self.restore_from_disk(decision, cause, slot):
+            return
+        is_late = self.disk is not None and self.disk.is_late
+        if slot is None or self._policy.halt_on_deadline or not is_late:
+            self.halt(f"{decision.reason}: {cause}", slot)
+            return
+        self.tally.restores += 1
+        self._tell(decision, cause, tier="ram", undone=self.tally.undone - undone)
+        self.recovery.begin_round()  # a bad batch now is an incident of its own
+        self.alarm.tell(self.ladder.missed_deadline(), step=self.steps)
 
     def restore(self, slot: Slot, decision: Decision, cause: str) -> None:
         """Go back to a snapshot.
@@ -288,28 +304,9 @@ class RollbackRun:
         elif self.is_local:
             self.strategy.sit_out()  # type: ignore[attr-defined]  # ElCheStrategy
         self.tally.failures += 1
-        self.end(reason, is_poisoned=slot is None)
+        self.ending.end(reason, step=self.steps, is_poisoned=slot is None)
         if not self.is_local:
-            self.raise_halted()
-
-    def end(self, reason: str, *, is_poisoned: bool) -> None:
-        """Judge no more, and tell that the run ends.
-
-        Args:
-            reason: Why.
-            is_poisoned: Whether the parameters are spoiled.
-        """
-        self.is_over = True
-        self.alarm.tell(self.ladder.halt(reason), step=self.steps)
-        level, rank = int(SafetyLevel.HALT), self.trainer.global_rank
-        self.halted = RecoveryHalted(reason, self.steps, level, rank, is_poisoned, self.is_child)
-        if self._policy.on_halt == "stop":
-            self.trainer.should_stop = True
-
-    def raise_halted(self) -> None:
-        """Raise the end of the run, unless `Trainer.should_stop` stands for it."""
-        if self.halted is not None and self._policy.on_halt == "raise":
-            raise self.halted
+            self.ending.raise_halted()
 
     # Epochs, and the end
 
@@ -321,15 +318,17 @@ class RollbackRun:
         """
         ladder = self.ladder
         if self.trainer.world_size > 1:
-            ladder.had_incident = self.strategy.reduce_boolean_decision(
-                ladder.had_incident, all=False
-            )
+            # The order on every rank: whether one had an incident, whether one wants a checkpoint.
+            agree = self.strategy.reduce_boolean_decision
+            ladder.had_incident = agree(ladder.had_incident, all=False)
+            if not self.is_local and agree(self.cautious_save.is_due(), all=False):
+                self.cautious_save.save()
         self.alarm.tell(ladder.end_epoch(), step=self.steps)
         self._is_window_start = True
-        if ladder.has_failed_too_often and not self.is_over:
+        if ladder.has_failed_too_often and not self.ending.is_over:
             reason = f"{ladder.failed_epochs} epochs in a row had an incident"
-            self.end(reason, is_poisoned=self.is_sitting_out)
-            self.raise_halted()
+            self.ending.end(reason, step=self.steps, is_poisoned=self.is_sitting_out)
+            self.ending.raise_halted()
 
     def close(self) -> None:
         """Let go of optimizers and threads."""

@@ -25,6 +25,8 @@ class RecoveryPolicy:
         max_failed_epochs: Epochs in a row with an incident that end the run.
         read_deadline_s: Seconds that reading a checkpoint may take, where memory has nothing to go
             back to and the Trainer has a `PartitionCheckpoint`; `None` for no limit.
+        halt_on_deadline: End the run if that takes longer. Otherwise it goes on from the latest
+            snapshot with finite values, which may hold the damage.
         publish_timeout_s: Time that `publish` has for a signal, in seconds.
         publish_per_min: Signals that are published in a minute; the one of the end always is.
         on_halt: "raise" `RecoveryHalted`, or "stop" as `Trainer.should_stop` does, which validates
@@ -36,6 +38,7 @@ class RecoveryPolicy:
     forget_steps: int = 1000
     max_failed_epochs: int = 3
     read_deadline_s: float | None = 60.0
+    halt_on_deadline: bool = True
     publish_timeout_s: float = 2.0
     publish_per_min: int = 60
     on_halt: Literal["raise", "stop"] = "raise"

@@ -111,6 +111,10 @@ class SafetyLadder:
         """Take in that memory had nothing to go back to."""
         return self._rise(SafetyLevel.CONSERVATIVE, "a checkpoint was restored")
 
+    def missed_deadline(self) -> Transition | None:
+        """Take in that no checkpoint could be read in time, and the run goes on without."""
+        return self._rise(SafetyLevel.CONSERVATIVE, "no checkpoint could be read in time")
+
     def cannot_publish(self, cause: str) -> Transition | None:
         """Take in that signals do not reach whom they are for."""
         return self._rise(SafetyLevel.CONSERVATIVE, cause)

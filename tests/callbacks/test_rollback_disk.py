@@ -132,6 +132,32 @@ def test_checkpoint_that_comes_too_late_is_not_applied(
     assert [parameter._version for parameter in model.parameters()] == versions
 
 
+@pytest.mark.filterwarnings("ignore:Safety level")
+def test_run_goes_on_from_memory_if_a_checkpoint_comes_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the policy says so: from the latest snapshot with finite values, warily."""
+    is_over = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        is_over.wait(20.0)
+        return read_sound(*arguments)
+
+    monkeypatch.setattr(rollback_disk, "read_sound", slow)
+    rollback = Rollback(policy=RecoveryPolicy(read_deadline_s=0.05, halt_on_deadline=False))
+    model, _ = fit(tmp_path, rollback)
+    is_over.set()
+    assert rollback.level.name == "CONSERVATIVE"
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Safety level")
+def test_checkpoint_is_saved_once_when_the_level_becomes_conservative(tmp_path: Path) -> None:
+    """After the next healthy batch, under a label that keeps it."""
+    fit(tmp_path, Rollback())
+    assert [path.name for path in tmp_path.glob("*-conservative")] == ["step-00000010-conservative"]
+
+
 def train_ddp(folder: str) -> tuple[int, list[float], int]:
     rollback, model = Rollback(), Stateful()
     fit_rolled(
@@ -156,6 +182,7 @@ def test_ranks_of_ddp_go_back_to_the_same_checkpoint(tmp_path: Path) -> None:
     )
     assert first == second
     assert (first[0], first[2]) == (4 + 3, 3)
+    assert len(list(tmp_path.glob("*-conservative"))) == 1
 
 
 class AllSpoiled(Recorder):
@@ -202,7 +229,7 @@ def train_elche(folder: str) -> tuple[list[int], bool, list[float]]:
 
 @pytest.mark.slow
 def test_ranks_of_elche_go_back_to_a_checkpoint_if_all_are_spoiled(tmp_path: Path) -> None:
-    """At their first event after they were resumed, when there is no earlier one."""
+    """At their first event after they were resumed, if there is no earlier one; they save soon."""
     ranks = run_ranks(
         train_elche, world_size=2, folder=str(tmp_path), env={"ELCHE_DELAYS_SEED": ""}
     )
@@ -210,3 +237,4 @@ def test_ranks_of_elche_go_back_to_a_checkpoint_if_all_are_spoiled(tmp_path: Pat
     assert first[0][0] == FROM_CHECKPOINT
     assert first[1]
     assert first == second
+    assert len(list(tmp_path.glob("*-requested"))) == 1

@@ -111,3 +111,12 @@ def test_checkpoint_that_was_restored_calls_for_caution() -> None:
     assert change is not None
     assert (change.level, change.cause) == (SafetyLevel.CONSERVATIVE, "a checkpoint was restored")
     assert ladder.mode == "conservative"
+
+
+def test_checkpoint_that_comes_too_late_calls_for_caution() -> None:
+    """The run goes on with what may be damaged."""
+    ladder = SafetyLadder(max_failed_epochs=3)
+    change = ladder.missed_deadline()
+    assert change is not None
+    assert change.cause == "no checkpoint could be read in time"
+    assert ladder.mode == "conservative"
