@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lightning_elche.contracts.verdicts import Finding, Violation
 
 __all__ = [
+    "AdmissionDenied",
     "AggregationError",
+    "BreakerTripped",
     "ContractError",
     "DeadlineExceeded",
     "ElCheError",
@@ -21,6 +25,7 @@ __all__ = [
     "RankFailed",
     "RankMismatch",
     "RecoveryHalted",
+    "RegistryUnreachable",
     "ScheduleDiverged",
     "WeightsError",
     "WorkerBusy",
@@ -247,3 +252,45 @@ class ScheduleDiverged(ElCheError, RuntimeError):
             f"The run differs from the recorded one at averaging event {self.event}: `{self.field}`"
             f" of rank {self.rank} was {self.expected!r}, got {self.actual!r}."
         )
+
+
+class AdmissionDenied(ElCheError, RuntimeError):
+    """A run may not start now.
+
+    Attributes:
+        decision: Why, and when to ask again; it has a `reason`.
+    """
+
+    def __init__(self, decision: Any) -> None:  # noqa: ANN401  # of the layer above
+        super().__init__(decision)
+        self.decision = decision
+
+    def __str__(self) -> str:
+        return f"The run may not start: {getattr(self.decision, 'reason', self.decision)}"
+
+
+class BreakerTripped(ElCheError, RuntimeError):
+    """Something has failed too often: it is not tried again.
+
+    Attributes:
+        key: What, such as "rank:1:oom".
+        failures: How often in a row.
+    """
+
+    def __init__(self, key: str, failures: int) -> None:
+        super().__init__(key, failures)
+        self.key, self.failures = key, failures
+
+    def __str__(self) -> str:
+        return f"{self.key} has failed {self.failures} times in a row"
+
+    @classmethod
+    def from_words(cls, words: str) -> BreakerTripped:
+        """Return the error that another rank has told of as text."""
+        key, _, rest = words.partition(" has failed ")
+        count = rest.partition(" ")[0]
+        return cls(key, int(count) if count.isdecimal() else 0)
+
+
+class RegistryUnreachable(ElCheError, ConnectionError):
+    """The registry of runs does not answer."""

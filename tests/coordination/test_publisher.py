@@ -4,80 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lightning_elche.coordination import Breaker, DeadlineWorker, Publisher, PublishEvent
+from lightning_elche.coordination import DeadlineWorker, Publisher, PublishEvent
 from tests.coordination.calls import Gate, eventually
 from tests.distributed.threads import FakeClock
 
-CLOSED, HALF_OPEN, OPEN = 0, 1, 2
-
-
-def history(breaker: Breaker, *failures_s: float) -> Breaker:
-    for now_s in failures_s:
-        breaker.fail(now_s)
-    return breaker
-
-
-@pytest.mark.parametrize(
-    ("failures_s", "now_s", "state"),
-    [
-        ((), 0.0, CLOSED),
-        ((1.0, 2.0), 3.0, CLOSED),
-        ((1.0, 2.0, 3.0), 3.0, OPEN),
-        ((1.0, 2.0, 3.0), 32.999, OPEN),
-        ((1.0, 2.0, 3.0), 33.0, HALF_OPEN),
-        ((1.0, 2.0, 3.0, 40.0), 69.999, OPEN),
-        ((1.0, 2.0, 3.0, 40.0), 70.0, HALF_OPEN),
-        ((1.0, 2.0, 3.0, 20.0), 33.0, HALF_OPEN),  # began before it opened
-    ],
-)
-def test_breaker_opens_after_three_failures(
-    failures_s: tuple[float, ...], now_s: float, state: int
-) -> None:
-    """For 30 seconds; one failure in half-open opens it again."""
-    assert history(Breaker(), *failures_s).state(now_s) == state
-
-
-def test_success_closes_the_breaker() -> None:
-    """And three more failures are needed to open it."""
-    breaker = history(Breaker(), 1.0, 2.0, 3.0)
-    breaker.succeed()
-    assert history(breaker, 4.0, 5.0).state(5.0) == CLOSED
-    assert history(breaker, 6.0).state(6.0) == OPEN
-
-
-@given(
-    st.lists(
-        st.tuples(st.booleans(), st.floats(0.0, 40.0, allow_nan=False)), min_size=1, max_size=40
-    )
-)
-def test_breaker_never_lets_more_through_than_its_rule(steps: list[tuple[bool, float]]) -> None:
-    """Between two openings 30 s apart at most one failure is tried, after three at first."""
-    breaker, now_s, tried_s = Breaker(), 0.0, list[float]()
-    for is_success, pause_s in steps:
-        now_s += pause_s
-        if breaker.state(now_s) == OPEN:
-            continue
-        if is_success:
-            breaker.succeed()
-            tried_s = []
-        else:
-            breaker.fail(now_s)
-            tried_s.append(now_s)
-    gaps = [later - earlier for earlier, later in pairwise(tried_s[2:])]
-    assert all(gap >= 30.0 - 1e-9 for gap in gaps)
-
-
-@pytest.mark.parametrize(("option", "value"), [("max_failures", 0), ("open_s", 0.0)])
-def test_breaker_refuses_options_out_of_range(option: str, value: float) -> None:
-    """The message names the parameter."""
-    with pytest.raises(ValueError, match=f"`{option}` must be .* got {value}"):
-        Breaker(**{option: value})
+CLOSED, OPEN = 0, 2
 
 
 class Receiver:

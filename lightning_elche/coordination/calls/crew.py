@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from lightning_elche.coordination.task import Status, Task, TaskTimeout, Token
+from lightning_elche.coordination.calls.task import Status, Task, TaskTimeout, Token
 from lightning_elche.exceptions import WorkerBusy
 
 __all__ = ["Crew"]

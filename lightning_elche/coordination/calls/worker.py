@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lightning_elche.coordination.crew import Crew
-from lightning_elche.coordination.isolated import call_isolated
-from lightning_elche.coordination.task import Task, TaskTimeout, Token
+from lightning_elche.coordination.calls.crew import Crew
+from lightning_elche.coordination.calls.isolated import call_isolated
+from lightning_elche.coordination.calls.task import Task, TaskTimeout, Token
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack

@@ -2,87 +2,29 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from lightning_elche.coordination.breaker import Breaker, BreakerConfig, BreakerState
 from lightning_elche.exceptions import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from lightning_elche.coordination.task import Task, Token
-    from lightning_elche.coordination.worker import DeadlineWorker
+    from lightning_elche.coordination.calls.task import Task, Token
+    from lightning_elche.coordination.calls.worker import DeadlineWorker
 
-__all__ = ["Breaker", "BreakerState", "PublishEvent", "Publisher"]
+__all__ = ["PublishEvent", "Publisher"]
 
 MAX_PENDING = 100
 MINUTE_S = 60.0
+# A signal that waits is of interest soon or never: always the same short pause, and one try.
+BREAKER = BreakerConfig(
+    failures=3, recovery_s=30.0, backoff=1.0, max_recovery_s=30.0, jitter=0.0, half_open_max=1
+)
 
 S = TypeVar("S")
-
-
-class BreakerState(enum.IntEnum):
-    """Whether calls are tried."""
-
-    CLOSED = 0
-    HALF_OPEN = 1
-    OPEN = 2
-
-
-class Breaker:
-    """Says when to stop calling what keeps failing, and when to try it again.
-
-    Failures in a row open it. After `open_s` it is half-open: the next call decides, for one
-    failure opens it again, and one success closes it.
-
-    Args:
-        max_failures: Failures in a row that open it.
-        open_s: Seconds until it is half-open.
-
-    Example:
-        >>> breaker = Breaker(max_failures=2, open_s=30.0)
-        >>> breaker.fail(1.0)
-        >>> breaker.fail(2.0)
-        >>> breaker.state(31.0).name, breaker.state(32.0).name
-        ('OPEN', 'HALF_OPEN')
-    """
-
-    def __init__(self, *, max_failures: int = 3, open_s: float = 30.0) -> None:
-        if max_failures < 1:
-            raise ValueError(f"`max_failures` must be >= 1, got {max_failures}.")
-        if not open_s > 0.0:
-            raise ValueError(f"`open_s` must be > 0, got {open_s}.")
-        self.max_failures, self.open_s = max_failures, open_s
-        self.reset()
-
-    def reset(self) -> None:
-        """Close, and forget all failures."""
-        self._failures = 0
-        self._opened_s: float | None = None
-
-    def state(self, now_s: float) -> BreakerState:
-        """Return the state at a second of the caller's clock."""
-        if self._opened_s is None:
-            return BreakerState.CLOSED
-        is_over = now_s - self._opened_s >= self.open_s
-        return BreakerState.HALF_OPEN if is_over else BreakerState.OPEN
-
-    def succeed(self) -> None:
-        """Take in that a call succeeded."""
-        self.reset()
-
-    def fail(self, now_s: float) -> None:
-        """Take in that a call failed. Calls begun before it opened do not prolong it."""
-        self._failures += 1
-        state = self.state(now_s)
-        has_enough = state is BreakerState.CLOSED and self._failures >= self.max_failures
-        if has_enough or state is BreakerState.HALF_OPEN:
-            self._opened_s = now_s
-
-    def __repr__(self) -> str:
-        return f"Breaker(failures={self._failures}, opened_s={self._opened_s})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +100,7 @@ class Publisher(Generic[S]):
             raise ValueError(f"`per_min` must be >= 1, got {per_min}.")
         self._publish, self._worker = publish, worker
         self._timeout_s, self._per_min, self._clock = timeout_s, per_min, clock
-        self._breaker = Breaker()
+        self._breaker = Breaker(BREAKER)
         self._taken_s: deque[float] = deque()  # when signals were taken, of the last minute
         self._pending: deque[S] = deque()
         self._urgent: deque[S] = deque()  # could not go when they had to
@@ -210,7 +152,7 @@ class Publisher(Generic[S]):
 
     def reset(self) -> None:
         """Close the breaker and forget the rate; what is pending and the counts stay."""
-        self._breaker.reset()
+        self._breaker.reset(self._clock())
         self._taken_s.clear()
 
     def stats(self) -> dict[str, float]:
@@ -259,7 +201,8 @@ class Publisher(Generic[S]):
                 call.waiting.appendleft(call.signal)
         else:
             self._broadcasts += 1
-            self._breaker.succeed()
+            # Also one that had to go while it was open: what has arrived can be told again.
+            self._breaker.reset(self._clock())
         self._last_ms = 1000.0 * call.task.waited_s
 
     def _note(self, signal: S, err: Exception, *, waited_ms: float) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from lightning_elche.coordination.task import Token
+    from lightning_elche.coordination.calls.task import Token
 
 __all__ = ["answer", "call_isolated"]
 

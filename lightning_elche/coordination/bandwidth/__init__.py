@@ -1,0 +1,1 @@
+"""How much of a link a transfer may use."""

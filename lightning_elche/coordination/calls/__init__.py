@@ -1,0 +1,1 @@
+"""Calls with a deadline, and messages to the outside world, that never hold up training."""

@@ -1,0 +1,1 @@
+"""How busy a machine is, and how a run gives way on it."""

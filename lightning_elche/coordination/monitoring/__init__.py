@@ -1,0 +1,1 @@
+"""What a run and a registry tell of themselves, and how it is served."""

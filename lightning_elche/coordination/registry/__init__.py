@@ -1,0 +1,1 @@
+"""Which tasks may start, for all processes of a host or of several."""

@@ -1,0 +1,1 @@
+"""How long runs take, and when they must be over."""

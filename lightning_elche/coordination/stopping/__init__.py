@@ -1,0 +1,1 @@
+"""How a run is stopped, paused and asked for checkpoints."""

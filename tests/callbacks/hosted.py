@@ -1,0 +1,32 @@
+"""A callback with nothing but `HostHooks`, and what tests train with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from lightning_elche.callbacks.governor_hooks import HostHooks
+
+__all__ = ["Hosted"]
+
+
+class Hosted(Callback):
+    """Hands the hooks of Lightning on, those of a batch only if they are wanted."""
+
+    def __init__(self, hooks: HostHooks) -> None:
+        self.hooks = hooks
+        self.on_fit_start = hooks.on_fit_start
+        self.on_train_start = hooks.on_train_start
+        self.on_average_end = hooks.on_average_end
+        self.on_train_end = hooks.on_train_end
+        self.on_exception = hooks.on_exception
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.hooks.teardown()
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.hooks.setup(trainer, pl_module, stage)
+        for name in ("on_train_batch_start", "on_train_batch_end"):
+            if hasattr(self.hooks, name):
+                setattr(self, name, getattr(self.hooks, name))
