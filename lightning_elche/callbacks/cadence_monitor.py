@@ -1,9 +1,7 @@
-"""Shows and logs what happens at averaging events."""
+"""Shows, logs and records what each rank's time is spent on."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +9,46 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_elche.timeline.spans import spans_of
-from lightning_elche.timeline.swimlane import draw_swimlane
+from lightning_elche.callbacks.cadence_monitor_metrics import metrics_of
+from lightning_elche.callbacks.run_folder import run_folder
+from lightning_elche.callbacks.timeline_log import attach, release
+from lightning_elche.callbacks.timeline_probe import RankProbe
+from lightning_elche.callbacks.timeline_report import ReportTarget
+from lightning_elche.strategies.elche import ElCheStrategy
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
     from lightning_elche.control.events import AveragingEvent
+    from lightning_elche.timeline.events import EventLog
 
 __all__ = ["CadenceMonitor"]
 
+NO_AVERAGES = (
+    "CadenceMonitor: this fit has no averaging events, so that nothing is logged at them and no "
+    "rank's waiting is known; its timeline holds steps, data, validation and checkpoints."
+)
+
 
 class CadenceMonitor(Callback):
-    """Logs the `elche/*` metrics at averaging events, on rank zero, without communicating.
+    """Logs the `elche/*` metrics at averaging events, and records where each rank's time goes.
 
-    The progress bar gets two fields: the anchor and the part of the ranks' time spent waiting.
+    Logging is done on rank zero from what ranks exchange anyway. Each rank writes an event log to
+    `elche/events` in the folder of the run, which `elche timeline` reads. The progress bar gets
+    two fields: the anchor and the part of the ranks' time spent waiting.
 
     Args:
         every_n_averages: Log at every n-th averaging event.
-        per_rank: Log share, step time and step count of each rank as well.
+        per_rank: Log share, steps, step time, and parts of waiting and input of each rank as well.
+        events: Write event logs.
+        detail_steps: Record the begin of this many steps of each window in the event log; else
+            only their sum and how it is distributed.
+        stall_ms: A wait for data of at least this many milliseconds is recorded by itself.
         progress_bar: Show the two fields in the progress bar.
-        report: Write a picture of the run to this file at the end of training: one lane per rank,
-            coloured by compute, wait and average. Needs the extra `plot`.
+        report: At the end of training write a report of the run to this file: a page if it ends
+            with .html, a picture if with .png, for which the extra `plot` is needed; or "html" for
+            a page `elche/report.html` in the folder of the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -53,57 +68,136 @@ class CadenceMonitor(Callback):
         *,
         every_n_averages: int = 1,
         per_rank: bool = False,
+        events: bool = True,
+        detail_steps: int = 0,
+        stall_ms: float = 50.0,
         progress_bar: bool = True,
         report: str | Path | None = None,
     ) -> None:
         if every_n_averages < 1:
             raise ValueError(f"`every_n_averages` must be >= 1, got {every_n_averages}.")
+        if detail_steps < 0:
+            raise ValueError(f"`detail_steps` must be >= 0, got {detail_steps}. 0 records none.")
+        if not stall_ms > 0.0:
+            raise ValueError(f"`stall_ms` must be > 0, got {stall_ms}. It is in milliseconds.")
+        if report is not None and not events:
+            raise ValueError("`events` must be True for a `report`, which is made of them.")
         self._every_n_averages = every_n_averages
         self._per_rank = per_rank
+        self._writes_events = events
+        self._detail_steps = detail_steps
+        self._stall_ms = stall_ms
         self._progress_bar = progress_bar
-        self._report = None if report is None else Path(report)
+        self._report = None if report is None else ReportTarget(report)
         self._trainer: Trainer | None = None
-        self._events: list[tuple[float, AveragingEvent]] = []
+        self._log: EventLog | None = None
+        self._probe: RankProbe | None = None
+        self._last: AveragingEvent | None = None
+
+    @property
+    def writes_events(self) -> bool:
+        """Whether averaging events, validations and epochs are in the event log by it."""
+        return self._writes_events
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         if self._report is not None:
-            _check_plot(self._report)
-        self._trainer = trainer
-        self._events = []
+            self._report.check()
+        self._trainer, self._last = trainer, None
+        has_averages = isinstance(trainer.strategy, ElCheStrategy) and trainer.strategy.has_averages
+        if not has_averages:
+            rank_zero_info(NO_AVERAGES)
+        if self._writes_events:
+            self._log = attach(trainer)
+            self._probe = RankProbe(
+                trainer,
+                self._log,
+                stall_ms=self._stall_ms,
+                detail_steps=self._detail_steps,
+                has_averages=has_averages,
+            )
         if self._progress_bar:
             self._add_fields(trainer.progress_bar_callback)
 
     def on_average_end(self, event: AveragingEvent) -> None:
-        """Log the event; called by ElCheStrategy on every rank."""
+        """Log and record the event; called by ElCheStrategy on every rank."""
+        if self._probe is not None:
+            self._probe.on_average_end(event)
         trainer = self._trainer
         if trainer is None or not trainer.is_global_zero:
             return
-        if self._report is None:
-            self._events.clear()  # the bar shows the last one
-        self._events.append((time.perf_counter(), event))
+        self._last = event  # what the bar shows
         if event.index % self._every_n_averages == 0:
             metrics = metrics_of(event, per_rank=self._per_rank)
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=event.global_step)
 
     @override
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # the user's
+        batch_idx: int,
+    ) -> None:
+        if self._probe is not None:
+            self._probe.on_batch_start()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # the user's
+        batch: Any,  # the user's
+        batch_idx: int,
+    ) -> None:
+        if self._probe is not None:
+            self._probe.on_batch_end()
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._probe is not None:
+            self._probe.on_validation_start()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._probe is not None:
+            self._probe.on_validation_end()
+
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._report is None or not trainer.is_global_zero:
+        if self._log is None:
             return
-        spans = spans_of(self._events)
-        if not spans:
-            rank_zero_info(f"{self._report} was not written: there were fewer than two averages.")
-            return
-        totals = [
-            sum(event.reports[rank].samples for _, event in self._events)
-            for rank in range(trainer.world_size)
-        ]
-        shares = [total / sum(totals) for total in totals]
-        title = f"{len(self._events)} averaging events, anchor {self._events[-1][1].plan.anchor}"
-        draw_swimlane(spans, self._report, shares=shares, title=title)
+        self._finish()
+        if self._report is not None:
+            trainer.strategy.barrier("elche-timeline")  # until every rank has written its log
+            if trainer.is_global_zero:
+                self._report.write(run_folder(trainer))
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._close(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close(trainer)
+
+    def _finish(self) -> None:
+        if self._probe is not None and self._log is not None:
+            self._probe.close()
+            self._probe = None
+            self._log.finish()
+
+    def _close(self, trainer: Trainer) -> None:
+        self._finish()
+        if self._log is not None:
+            self._log = None
+            release(trainer)
 
     def _add_fields(self, bar: ProgressBar | None) -> None:
         if bar is None:
@@ -112,46 +206,9 @@ class CadenceMonitor(Callback):
 
         def get_metrics(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
             fields: dict[str, Any] = stock_metrics(bar, trainer, module)
-            if self._events:
-                event = self._events[-1][1]
+            if self._last is not None:
+                event = self._last
                 fields |= {"anchor": event.plan.anchor, "idle": f"{event.idle_ratio:.1%}"}
             return fields
 
         vars(bar)["get_metrics"] = get_metrics  # of this bar only
-
-
-def metrics_of(event: AveragingEvent, *, per_rank: bool = False) -> dict[str, float]:
-    """Return the logged metrics of one event, by name."""
-    plan = event.plan
-    metrics = {
-        "elche/anchor": float(plan.anchor),
-        "elche/local_steps": float(plan.local_steps[plan.fastest]),
-        "elche/share": plan.shares[plan.fastest],
-        "elche/sync_ms": event.transfer_ms,
-        "elche/wait_ms": event.wait_ms,
-        "elche/overhead_ratio": event.overhead_ratio,
-        "elche/idle_ratio": event.idle_ratio,
-        "elche/divergence": event.divergence,
-        "elche/overshoot": float(plan.max_overshoot),
-        "elche/saved_bytes": float(event.saved_bytes),
-        "elche/batch_ms/min": min(plan.ms_per_batch),
-        "elche/batch_ms/median": statistics.median(plan.ms_per_batch),
-        "elche/batch_ms/max": max(plan.ms_per_batch),
-    }
-    if per_rank:
-        for rank, share in enumerate(plan.shares):
-            metrics[f"elche/rank{rank}/share"] = share
-            metrics[f"elche/rank{rank}/local_steps"] = float(plan.local_steps[rank])
-            metrics[f"elche/rank{rank}/batch_ms"] = plan.ms_per_batch[rank]
-    return metrics
-
-
-def _check_plot(report: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401  # found now rather than after hours of training
-    except ModuleNotFoundError as err:
-        raise ModuleNotFoundError(
-            f"`report` ({report}) needs matplotlib. Install `lightning-elche[plot]`."
-        ) from err
-    if not report.resolve().parent.is_dir():
-        raise FileNotFoundError(f"`report` must be in an existing folder, got {report}.")

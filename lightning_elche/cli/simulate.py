@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.simulation import Scenario, SimulatedRun, simulate
-from lightning_elche.timeline.spans import Span
-from lightning_elche.timeline.swimlane import draw_swimlane
+from lightning_elche.timeline.causes import Slice
+from lightning_elche.timeline.swimlane import Lane, draw_lanes
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -89,9 +89,8 @@ def _run(options: argparse.Namespace) -> str:
         title = f"simulated: efficiency {run.efficiency:.1%}, {len(run.events)} averaging events"
         if lanes < len(speeds):
             title += f"; {lanes} of {len(speeds)} ranks"
-        shares = run.epochs[-1].share[:lanes]
-        draw_swimlane(
-            list(_spans(run, lanes, transfer_ms)), options.png, shares=shares, title=title
+        draw_lanes(
+            [_lane(run, rank, transfer_ms) for rank in range(lanes)], options.png, title=title
         )
     return json.dumps(result) if options.format == "json" else _text(result)
 
@@ -134,17 +133,22 @@ def _text(result: dict[str, Any]) -> str:
     )
 
 
-def _spans(run: SimulatedRun, lanes: int, transfer_ms: float) -> Iterator[Span]:
+def _lane(run: SimulatedRun, rank: int, transfer_ms: float) -> Lane:
+    share = 100.0 * run.epochs[-1].share[rank]
+    slices = list(_slices(run, rank, transfer_ms))
+    return Lane(label=f"rank {rank}\n{share:.3g} % of samples", slices=slices)
+
+
+def _slices(run: SimulatedRun, rank: int, transfer_ms: float) -> Iterator[Slice]:
     left_ms = 0.0
     for event in run.events:
-        for rank in range(lanes):
-            arrived_ms = event.time_ms - event.wait_ms[rank]
-            for kind, start_ms, end_ms in (
-                ("compute", left_ms, arrived_ms),
-                ("wait", arrived_ms, event.time_ms),
-                ("average", event.time_ms, event.time_ms + transfer_ms),
-            ):
-                yield Span(rank, kind, start_ms / 1000.0, (end_ms - start_ms) / 1000.0)
+        arrived_ms = event.time_ms - event.wait_ms[rank]
+        for cause, start_ms, end_ms in (
+            ("compute", left_ms, arrived_ms),
+            ("average_wait", arrived_ms, event.time_ms),
+            ("average_transfer", event.time_ms, event.time_ms + transfer_ms),
+        ):
+            yield Slice(1e6 * start_ms, 1e6 * end_ms, {cause: 1e6 * (end_ms - start_ms)})
         left_ms = event.time_ms + transfer_ms
 
 

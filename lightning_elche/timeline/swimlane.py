@@ -1,99 +1,171 @@
-"""A picture of a run: one lane per rank, coloured by what it did."""
+"""A picture of a run: one lane per rank, coloured by what it did, and what its time went into."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_elche.timeline.spans import Span
+from lightning_elche.timeline.aligned import RankTimeline, RunTimeline
+from lightning_elche.timeline.causes import Slice, columns_of, totals_of
+from lightning_elche.timeline.palette import LOOKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_swimlane"]
+__all__ = ["Lane", "draw_lanes", "draw_run"]
 
-COLORS = {"compute": "#3b7dd8", "wait": "#f2b134", "average": "#c8374f"}
 ZOOM_EVENTS = 6
+COLUMNS = 900
+LANE_PIXELS, GAP_PIXELS = 60, 6
+WHITE = (255, 255, 255)
+MAX_LANES = 32
+MAX_VERDICTS = 4
 
 
-def draw_swimlane(
-    spans: Sequence[Span], path: Path, *, shares: Sequence[float], title: str
-) -> None:
-    """Draw the whole run and, below, a few averaging events of its middle.
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """What is drawn of one rank: its name and its causes over time."""
+
+    label: str
+    slices: Sequence[Slice]
+
+
+def draw_run(timeline: RunTimeline, path: Path) -> None:
+    """Draw a run that was recorded; of more than 32 ranks the first ones.
 
     Args:
-        spans: What every rank did.
+        timeline: The run.
         path: The image to write; its folder must exist.
-        shares: Each rank's part of the samples, for the labels.
-        title: One line above the picture.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the extra `plot` brings it.
-        ValueError: If there are no spans.
     """
-    if not spans:
-        raise ValueError("`spans` must not be empty: a run needs at least two averaging events.")
-    from matplotlib.figure import Figure  # only who wants a picture needs matplotlib
-
-    figure = Figure(figsize=(11, 2.2 + 0.8 * len(shares)), layout="constrained")
-    whole, zoom = figure.subplots(2, 1)
-    origin = min(span.start_s for span in spans)
-    low, high = _middle(spans)
-    _draw(whole, spans, origin, shares)
-    whole.set_xlim(0.0, max(span.start_s + span.duration_s for span in spans) - origin)
-    for rank in range(len(shares)):
-        whole.annotate(
-            _composition(spans, rank),
-            (1.01, rank),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=7,
-        )
-    whole.set_title(title, loc="left", fontsize=11)
-    whole.axvspan(low - origin, high - origin, facecolor="none", edgecolor="black", linewidth=1)
-    _draw(
-        zoom, [s for s in spans if s.start_s + s.duration_s > low and s.start_s < high], low, shares
+    shown = timeline.ranks[:MAX_LANES]
+    verdicts = timeline.verdicts()
+    lines = [verdict.text for verdict in verdicts[:MAX_VERDICTS]]
+    if len(verdicts) > MAX_VERDICTS:
+        lines.append(f"... and {len(verdicts) - MAX_VERDICTS} more: see `elche timeline`.")
+    seconds = (timeline.end_ns - timeline.begin_ns) / 1e9
+    title = f"{len(timeline.ranks)} ranks, {seconds:.1f} s. " + "\n".join(
+        lines or ["Nothing held them up."]
     )
-    zoom.set_xlim(0.0, high - low)
-    zoom.set_title("the marked section", loc="left", fontsize=9)
-    zoom.set_xlabel("seconds (white: validation and everything else between events)", fontsize=9)
-    handles, labels = whole.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(COLORS), frameon=False)
+    draw_lanes([Lane(label=_label(rank), slices=rank.slices) for rank in shown], path, title=title)
+
+
+def draw_lanes(lanes: Sequence[Lane], path: Path, *, title: str) -> None:
+    """Draw a whole run, a few averaging events of its middle, and the sums.
+
+    Args:
+        lanes: The ranks.
+        path: The image to write; its folder must exist.
+        title: Lines above the picture.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed; the extra `plot` brings it.
+        ValueError: If nothing happened.
+    """
+    if not any(lane.slices for lane in lanes):
+        raise ValueError("`lanes` must not be empty: a run needs at least one rank that did steps.")
+    from matplotlib.figure import Figure  # only who wants a picture needs matplotlib
+    from matplotlib.patches import Patch
+
+    figure = Figure(figsize=(12, 2.6 + 1.0 * len(lanes)), layout="constrained")
+    axes = figure.subplots(2, 2, width_ratios=(3, 1), sharey="row")
+    (whole, sums), (zoom, empty) = axes
+    begin = min(lane.slices[0].start_ns for lane in lanes if lane.slices)
+    end = max(lane.slices[-1].end_ns for lane in lanes if lane.slices)
+    low, high = _middle(lanes[0].slices) or (begin, end)
+    _draw_columns(whole, lanes, begin, end)
+    whole.axvspan((low - begin) / 1e9, (high - begin) / 1e9, fill=False, ec="black", lw=1)
+    whole.set_title("the whole run, in seconds", loc="left", fontsize=9)
+    _draw_spans(zoom, lanes, low, high)
+    zoom.set_title("the marked section, in milliseconds", loc="left", fontsize=9)
+    used = _draw_sums(sums, lanes)
+    sums.set_title("what its time went into", loc="left", fontsize=9)
+    empty.set_axis_off()
+    for plot in (whole, zoom):
+        plot.set_yticks(range(len(lanes)), labels=[lane.label for lane in lanes], fontsize=8)
+        plot.set_ylim(len(lanes) - 0.5, -0.5)
+    for plot in (whole, zoom, sums):
+        plot.spines[["top", "right", "left"]].set_visible(False)
+        plot.tick_params(axis="y", length=0)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    handles = [Patch(color=LOOKS[cause].color, label=LOOKS[cause].words) for cause in used]
+    empty.legend(handles=handles, loc="center left", frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
-def _draw(axes: Axes, spans: Sequence[Span], origin: float, shares: Sequence[float]) -> None:
-    for kind, color in COLORS.items():
-        for rank in range(len(shares)):
-            bars = [
-                (span.start_s - origin, span.duration_s)
-                for span in spans
-                if span.rank == rank and span.kind == kind
-            ]
-            label = kind if rank == 0 else None
-            axes.broken_barh(bars, (rank - 0.4, 0.8), facecolors=color, label=label)
-    labels = [f"rank {rank}\n{100.0 * share:.3g} % of samples" for rank, share in enumerate(shares)]
-    axes.set_yticks(range(len(shares)), labels=labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+def _draw_columns(axes: Axes, lanes: Sequence[Lane], begin: float, end: float) -> None:
+    """Draw each lane as columns that are divided by cause."""
+    rows: list[list[tuple[int, int, int]]] = []
+    for lane in lanes:
+        columns = columns_of(lane.slices, begin, end, COLUMNS)
+        columns_of_pixels = [_pixels(column) for column in columns]
+        rows += [[pixels[row] for pixels in columns_of_pixels] for row in range(LANE_PIXELS)]
+    extent = (0.0, (end - begin) / 1e9, len(lanes) - 0.5, -0.5)
+    axes.imshow(rows, extent=extent, aspect="auto", interpolation="nearest")
 
 
-def _composition(spans: Sequence[Span], rank: int) -> str:
-    """How a rank's time divides, in percent of what the spans cover."""
-    sums = {
-        kind: sum(span.duration_s for span in spans if span.rank == rank and span.kind == kind)
-        for kind in COLORS
-    }
-    total = sum(sums.values())
-    return "\n".join(f"{kind} {duration / total:.1%}" for kind, duration in sums.items())
+def _pixels(column: dict[str, float]) -> list[tuple[int, int, int]]:
+    """Return the pixels of a column from the top down, with the largest cause at the bottom."""
+    pixels = [WHITE] * GAP_PIXELS
+    height, whole = LANE_PIXELS - 2 * GAP_PIXELS, sum(column.values())
+    done = 0.0
+    for cause, ns in sorted(column.items(), key=lambda item: item[1]):
+        done += ns
+        color = LOOKS[cause].color
+        rgb = int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+        pixels += [rgb] * (round(height * done / whole) + GAP_PIXELS - len(pixels))
+    return pixels + [WHITE] * (LANE_PIXELS - len(pixels))
 
 
-def _middle(spans: Sequence[Span]) -> tuple[float, float]:
-    """Begin and end of a few windows in the middle of the run."""
-    ends = sorted(s.start_s + s.duration_s for s in spans if s.kind == "average" and s.rank == 0)
-    first = max(0, (len(ends) - ZOOM_EVENTS) // 2)
-    window = ends[first : first + ZOOM_EVENTS + 1]
-    start = min(span.start_s for span in spans) if len(window) == 1 else window[0]
-    return start, window[-1]
+def _draw_spans(axes: Axes, lanes: Sequence[Lane], low: float, high: float) -> None:
+    """Draw each slice at its place, its causes one after the other."""
+    for row, lane in enumerate(lanes):
+        bars: dict[str, list[tuple[float, float]]] = {}
+        for piece in lane.slices:
+            if piece.end_ns <= low or piece.start_ns >= high:
+                continue
+            start_ms = (piece.start_ns - low) / 1e6
+            for cause, ns in piece.causes.items():
+                bars.setdefault(cause, []).append((start_ms, ns / 1e6))
+                start_ms += ns / 1e6
+        for cause, places in bars.items():
+            axes.broken_barh(places, (row - 0.4, 0.8), facecolors=LOOKS[cause].color)
+    axes.set_xlim(0.0, (high - low) / 1e6)
+
+
+def _draw_sums(axes: Axes, lanes: Sequence[Lane]) -> list[str]:
+    """Draw a bar for each lane, and return the causes that are in one."""
+    used: dict[str, bool] = {}
+    for row, lane in enumerate(lanes):
+        totals = totals_of(lane.slices)
+        whole, left = sum(totals.values()) or 1.0, 0.0
+        for cause, ns in totals.items():
+            percent = 100.0 * ns / whole
+            if percent > 0.0:
+                used[cause] = True
+                axes.barh(row, percent, 0.8, left, color=LOOKS[cause].color)
+            if percent >= 10.0:
+                axes.text(left + percent / 2, row, f"{percent:.0f}", ha="center", va="center")
+            left += percent
+    axes.set_xlim(0.0, 100.0)
+    axes.set_xlabel("percent", fontsize=8)
+    return [cause for cause in LOOKS if cause in used]
+
+
+def _label(rank: RankTimeline) -> str:
+    points = rank.of_kind("rank")
+    share = f"\n{100.0 * points[-1][1].a['share']:.3g} % of samples" if points else ""
+    return f"rank {rank.rank}{share}"
+
+
+def _middle(slices: Sequence[Slice]) -> tuple[float, float] | None:
+    """Begin and end of a few windows in the middle of the run; `None` if there is no average."""
+    ends = [piece.end_ns for piece in slices if "average_transfer" in piece.causes]
+    if len(ends) < 2:
+        return None
+    first = max(0, (len(ends) - 1 - ZOOM_EVENTS) // 2)
+    return ends[first], ends[min(first + ZOOM_EVENTS, len(ends) - 1)]

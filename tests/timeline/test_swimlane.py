@@ -8,39 +8,50 @@ from pathlib import Path
 
 import pytest
 
-from lightning_elche.timeline.spans import Span
-from lightning_elche.timeline.swimlane import draw_swimlane
+from lightning_elche.timeline.aligned import load
+from lightning_elche.timeline.causes import Slice
+from lightning_elche.timeline.swimlane import Lane, draw_lanes, draw_run
+from tests.timeline.recorded import S, Share, record_run
 
 pytest.importorskip("matplotlib")
 
 
-def spans_of(num_windows: int) -> list[Span]:
-    """Return windows of one second on two ranks."""
-    return [
-        Span(rank, kind, window + start_s, duration_s)
-        for window in range(num_windows)
-        for rank in range(2)
-        for kind, start_s, duration_s in (
-            ("compute", 0.0, 0.75),
-            ("wait", 0.75, 0.125),
-            ("average", 0.875, 0.125),
-        )
-    ]
+def pixels_of(path: Path) -> set[tuple[int, int, int]]:
+    """Return the colours of a picture."""
+    from matplotlib.image import imread
+
+    rows = (imread(path)[..., :3] * 255).round().astype(int)
+    return {tuple(pixel) for row in rows[::3] for pixel in row[::3].tolist()}
 
 
-@pytest.mark.parametrize("num_windows", [1, 2, 40])
-def test_picture_is_a_png_of_some_size(num_windows: int, tmp_path: Path) -> None:
-    """A run of any length gives an image file that is not blank."""
+def test_picture_shows_the_causes_in_their_colours(tmp_path: Path) -> None:
+    """Computing is blue, waiting for data orange; nobody was throttled."""
+    shares = (Share(compute=500, input=400), Share())
     path = tmp_path / "run.png"
-    draw_swimlane(spans_of(num_windows), path, shares=(0.8, 0.2), title="a run")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert path.stat().st_size > 5_000
+    draw_run(load(record_run(tmp_path, shares=shares)), path)
+    colors = pixels_of(path)
+    assert {(0x3B, 0x7D, 0xD8), (0xE8, 0x59, 0x0C)} <= colors
+    assert (0xAE, 0x8F, 0xDC) not in colors
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+def test_short_run_is_drawn(seconds: int, tmp_path: Path) -> None:
+    """Also one whose middle cannot be shown."""
+    draw_run(load(record_run(tmp_path, seconds=seconds)), tmp_path / "run.png")
+    assert (tmp_path / "run.png").stat().st_size > 5_000
+
+
+def test_lanes_without_averages_are_drawn(tmp_path: Path) -> None:
+    """Such as those of a single device."""
+    lane = Lane(label="rank 0", slices=[Slice(0.0, S, {"compute": S})])
+    draw_lanes([lane], tmp_path / "run.png", title="a run")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_picture_of_nothing_is_refused(tmp_path: Path) -> None:
-    """Without spans there is nothing to draw, and no file is left behind."""
-    with pytest.raises(ValueError, match="`spans` must not be empty"):
-        draw_swimlane([], tmp_path / "run.png", shares=(0.5, 0.5), title="nothing")
+    """Without slices there is nothing to draw, and no file is left behind."""
+    with pytest.raises(ValueError, match="`lanes` must not be empty"):
+        draw_lanes([Lane(label="rank 0", slices=[])], tmp_path / "run.png", title="nothing")
     assert list(tmp_path.iterdir()) == []
 
 
