@@ -197,6 +197,14 @@ class ElChe:
         else:
             self._steps = [min(steps, self._anchor) for steps in self._steps]
 
+    def lengthen(self, window_ms: float) -> None:
+        """Let the window last so long at least, if speeds are known; never beyond `max_anchor`."""
+        if not self._is_calibrated:
+            return
+        steps = min(math.ceil(window_ms / max(self._ms)), self.config.max_anchor)
+        self._anchor = max(self._anchor, steps)
+        self._update_steps(self._counts(self._ms), always=True)
+
     def clamp_total(self, total: int) -> tuple[int, ...]:
         """Scale the step counts so that they sum to `total`, each at least 1.
 

@@ -128,7 +128,8 @@ class Controller:
         is_held = any(report.holds_anchor for report in reports)
         elche.report(
             compute_ms=compute_ms,
-            steps=[report.batches for report in reports],
+            # What a batch takes that was not trained to the end says nothing of the others.
+            steps=[report.batches - report.skipped for report in reports],
             transfer_ms=transfer_ms if tunes_anchor else 0.0,
             hold=is_held or self._action is not GuardAction.STABLE,
         )

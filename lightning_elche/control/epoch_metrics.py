@@ -79,6 +79,8 @@ class EpochTotals:
             # What the last epoch's closing event cost came through `add_costs`, in that epoch.
             reports = [replace(report, wait_ms=0.0, transfer_ms=0.0) for report in reports]
         self._events += 1
+        # A batch that was skipped and dealt once more is one of the epoch's all the same.
+        reports = [replace(own, batches=own.batches - own.redealt) for own in reports]
         ahead = [_ahead_part(report) for report in reports]
         self._ahead = [_sum(old, new) for old, new in zip(self._ahead, ahead, strict=True)]
         self._sums = [

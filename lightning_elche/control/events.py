@@ -33,6 +33,8 @@ class AveragingEvent:
         exchanged_bytes: Size of what was averaged, as it travelled; 0 if nobody had anything to
             contribute.
         saved_bytes: By how much compression made it smaller.
+        exchanged_ns: When the exchange ended, on this rank's `time.perf_counter_ns` (own); 0 if
+            there was none.
         is_aligned: Whether all ranks are at this event now, with equal parameters. With
             `backend="cpu"` most events are over before a rank takes notice, and it trains on; with
             `group="node"` nodes still differ after an event inside them.
@@ -52,6 +54,7 @@ class AveragingEvent:
     transfer_ms: float
     exchanged_bytes: int
     saved_bytes: int = 0
+    exchanged_ns: int = 0
     is_aligned: bool = True
     crossed_nodes: bool = True
     restored_event: int = NOT_RESTORED
@@ -70,6 +73,16 @@ class AveragingEvent:
     def stop(self) -> StopCause:
         """Why the run ends here, `NONE` if it does not."""
         return first_cause(report.stop for report in self.reports)
+
+    @property
+    def pause(self) -> bool:
+        """Whether a rank wants all to wait at the end of the event."""
+        return any(report.pause for report in self.reports)
+
+    @property
+    def checkpoint(self) -> bool:
+        """Whether a rank wants a checkpoint to be saved after the event."""
+        return any(report.checkpoint for report in self.reports)
 
     @property
     def failed_rank(self) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from lightning_elche.control.requests import StopCause
 from lightning_elche.exceptions import RankMismatch
 
-__all__ = ["Report", "abort_of", "check_epochs", "common_event", "divergence_of"]
+__all__ = ["Report", "abort_of", "check_epochs", "common_event", "divergence_of", "weights_of"]
 
 VERSION = 6
 
@@ -30,7 +30,8 @@ class Report:
         samples: Samples in these batches.
         ahead_samples: Those of them that belong to the next epoch.
         weight: The rank's say in the average; 0 to adopt it without contributing.
-        compute_ms: Time spent in these batches, data loading and hooks included.
+        compute_ms: Time spent in these batches, data loading and hooks included; without those that
+            were skipped.
         wait_ms: Time spent waiting for peers (previous).
         transfer_ms: Time spent exchanging parameters (previous).
         loss_sum: Sum of the loss over `loss_count` batches.
@@ -50,6 +51,7 @@ class Report:
         restorable_event: The latest event whose outcome the rank can restore, -1 for none.
         holds_anchor: The rank does not want windows to become longer.
         skipped: Batches of the window that were handed out and not learnt.
+        redealt: Batches of the window that another rank was given before, and has skipped.
         input_ms: Part of `compute_ms` spent waiting for data.
         throttle_ms: Part of `compute_ms` spent asleep, since the rank shares its machine.
         pause: The rank wants all to wait at the end of the event.
@@ -81,6 +83,7 @@ class Report:
     restorable_event: int = -1
     holds_anchor: bool = False
     skipped: int = 0
+    redealt: int = 0
     input_ms: float = 0.0
     throttle_ms: float = 0.0
     pause: bool = False
@@ -141,3 +144,16 @@ def check_epochs(reports: Sequence[Report]) -> None:
 def common_event(reports: Sequence[Report]) -> int:
     """Return the latest event whose outcome every rank can restore, -1 for none."""
     return min(report.restorable_event for report in reports)
+
+
+def weights_of(reports: Sequence[Report]) -> list[float]:
+    """Return what the parameters of each rank weigh, in rank order.
+
+    Where nobody has learnt anything, and some ranks are spoiled, the others have what all held
+    after the last event: it is as good, and what the spoiled ones need. A rank that asks for the
+    end of the run may be in the midst of a step.
+    """
+    weights = [report.weight for report in reports]
+    if any(weights) or not any(report.sits_out for report in reports):
+        return weights
+    return [float(not (report.sits_out or report.stop)) for report in reports]

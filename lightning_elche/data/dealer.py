@@ -16,6 +16,8 @@ from lightning_elche.distributed.scripts import Script
 
 __all__ = ["Consumed", "Dealer"]
 
+MAX_OFFERED = 32
+
 
 class Consumed(NamedTuple):
     """A batch that was trained.
@@ -23,10 +25,12 @@ class Consumed(NamedTuple):
     Attributes:
         samples: Samples in it.
         is_ahead: Whether it belongs to the next epoch.
+        is_redealt: Whether another rank was given it before, and has skipped it.
     """
 
     samples: int
     is_ahead: bool
+    is_redealt: bool = False
 
 
 class Dealer:
@@ -45,6 +49,9 @@ class Dealer:
         steps: Returns this rank's steps since the last averaging event.
         may_open: Returns whether the epoch of this index may be dealt ahead of its time.
         script: May say what was dealt in another run.
+
+    Attributes:
+        redeals: Whether batches that another rank has skipped are dealt to this one.
     """
 
     def __init__(
@@ -70,6 +77,8 @@ class Dealer:
         self._present: EpochBooks | None = None
         self._next: EpochBooks | None = None
         self._in_flight: deque[tuple[EpochBooks, int]] = deque()  # given out, not consumed
+        self._consumed: deque[tuple[EpochBooks, int]] = deque(maxlen=MAX_OFFERED)
+        self.redeals = False
         self._restored: EpochProgress | None = None
         self._num_restored = 0
 
@@ -174,17 +183,32 @@ class Dealer:
     def consume(self) -> Consumed:
         """Record that the oldest batch in flight was trained."""
         books, index = self._in_flight.popleft()
+        self._consumed.append((books, index))
         batch = books.batches[index]
         samples = len(batch) if isinstance(batch, Sequence) else 1
         is_ahead = books is not self._present
         if is_ahead:
             books.trained_ahead.append(index)
-        return Consumed(samples, is_ahead=is_ahead)
+        is_redealt = index in books.redealing.taken
+        return Consumed(samples, is_ahead=is_ahead, is_redealt=is_redealt)
+
+    def offer(self, batches: int) -> None:
+        """Let another rank train the latest batches of this epoch, which this one has skipped.
+
+        Args:
+            batches: How many, 32 at most; the one in flight that is trained now is the latest.
+        """
+        latest = [*self._consumed, self._in_flight[0]]
+        for books, index in latest[-batches:] if batches else ():
+            if self.redeals and books is self._present:
+                books.redealing.offer(index)
 
     def _source(self, batches_of: Callable[[int], Iterable[Any]] | None) -> EpochBooks | None:
         """Return the books with the batch to be given out, `None` if there is none."""
         present = self._opened()
         if present.queue:  # the plan is needed for claims only
+            return present
+        if self.redeals and present.has_redealt_batch():
             return present
         plan = self._plan()
         if present.has_batch(plan, in_flight=len(self._in_flight)):

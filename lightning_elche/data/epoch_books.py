@@ -17,6 +17,7 @@ from lightning_elche.control.chunks import (
 )
 from lightning_elche.control.schedule import Plan
 from lightning_elche.data.epoch_progress import without
+from lightning_elche.data.redealing import Redealing
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.store_pool import StorePool
 from lightning_elche.exceptions import RankMismatch
@@ -72,6 +73,7 @@ class EpochBooks:
         self._config = config
         self._rank = rank
         self._name = name or str(epoch)
+        self.redealing = Redealing(store, self._name, rank)
         world_size = len(plan.local_steps)
         require_batches(self.total, world_size)
         self.digest = self.digest_of(self.total)
@@ -115,6 +117,13 @@ class EpochBooks:
         if not self.queue and not self.is_closed:
             self.is_closed = not self._claim_chunk(plan, in_flight)
         return bool(self.queue)
+
+    def has_redealt_batch(self) -> bool:
+        """Return whether a batch that another rank has skipped is queued now. Asks the store."""
+        index = self.redealing.take()
+        if index is not None:
+            self.queue.append(index)
+        return index is not None
 
     def has_batch_ahead(self) -> bool:
         """Return whether a batch is queued before the epoch has begun; claims a single one."""

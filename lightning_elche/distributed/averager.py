@@ -32,12 +32,14 @@ class Exchange:
             is no number, and NaN for a rank that did not contribute.
         saved_bytes: By how much compression made them smaller.
         is_finite: Whether the average is, equal on every rank that took part.
+        ended_ns: When the last collective ended, on this rank's monotonic clock; 0 without one.
     """
 
     exchanged_bytes: int
     relative_delta: float
     saved_bytes: int = 0
     is_finite: bool = True
+    ended_ns: int = 0
 
 
 NO_EXCHANGE = Exchange(exchanged_bytes=0, relative_delta=math.nan)

@@ -14,10 +14,11 @@ from lightning_elche.exceptions import PeerLost, RankFailed
 
 __all__ = ["ControlStore", "default_store"]
 
-FAILURE_KEY, KNOWN_KEY, HURRY_KEY, LEFT_KEY = "failure", "failure/known", "hurry", "left"
+FAILURE_KEY, KNOWN_KEY, LEFT_KEY, STOP_KEY = "failure", "failure/known", "left", "stop"
 CHECK_PERIOD_S = 0.5
 KNOWN_S = 5.0
 LEAVE_PERIOD_S = 0.005
+OVERDUE = "The other ranks did not meet this one in the time that there was to stop."
 
 
 def default_store() -> Store:
@@ -35,6 +36,9 @@ class ControlStore:
             thread of an exchange in the background may look for failures, too.
         prefix: A name unique to the run, since several runs of a process share one store.
         clock: Monotonic seconds.
+
+    Attributes:
+        may_wait: Returns whether there is time to wait for other ranks.
     """
 
     def __init__(
@@ -43,7 +47,12 @@ class ControlStore:
         self._store = PrefixStore(prefix, store)
         self._clock = clock
         self._next_check = 0.0
-        self._is_hurried = False
+        self.may_wait: Callable[[], bool] = _always
+        self._hurry_key, self._is_hurried = "hurry/0", False
+
+    def start_window(self, index: int) -> None:
+        """Forget that a rank was in a hurry; all ranks have left the event before `index`."""
+        self._hurry_key, self._is_hurried = f"hurry/{index}", False
 
     def add(self, key: str, amount: int) -> int:
         """Add `amount` to a counter that starts at 0 and return its new value.
@@ -116,8 +125,23 @@ class ControlStore:
     def hurry(self) -> None:
         """Ask all ranks to meet at once; they hear of it when they look for failures."""
         if not self._is_hurried:
-            self.add(HURRY_KEY, 1)
-            self._is_hurried = True
+            key = self._hurry_key
+            self.add(key, 1)
+            self._is_hurried = key == self._hurry_key  # else a thread was overtaken by the event
+
+    def listen(self) -> None:
+        """Look whether a rank is in a hurry, from any thread."""
+        if not self._is_hurried:
+            key = self._hurry_key
+            self._is_hurried = self.value(key) is not None and key == self._hurry_key
+
+    def post_stop(self, word: str) -> None:
+        """Tell all ranks why to stop, from any thread; what was told first is kept."""
+        self.first_value(STOP_KEY, word)
+
+    def stop_word(self) -> str | None:
+        """Return why to stop, `None` if nobody has asked for it; from any thread."""
+        return self.value(STOP_KEY)
 
     def wait_until_all_leave(self, *, world_size: int) -> None:
         """Wait, up to 5 seconds, for all ranks to call this: none needs a connection then."""
@@ -141,8 +165,10 @@ class ControlStore:
 
         Raises:
             RankFailed: Naming the rank and its error.
-            PeerLost: If the store does not answer.
+            PeerLost: If the store does not answer, or there is no time left to wait.
         """
+        if not self.may_wait():
+            raise PeerLost((), OVERDUE)
         now = self._clock()
         if now < self._next_check and not at_once:
             return
@@ -150,7 +176,11 @@ class ControlStore:
         failure = self.value(FAILURE_KEY)
         if failure is not None:
             raise RankFailed(**json.loads(failure))
-        self._is_hurried = self._is_hurried or self.value(HURRY_KEY) is not None
+        self.listen()
+
+
+def _always() -> bool:
+    return True
 
 
 def _lost(err: Exception) -> PeerLost:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning_elche.control.events import FROM_CHECKPOINT, NOT_RESTORED
-from lightning_elche.control.reports import Report, common_event
+from lightning_elche.control.reports import Report, common_event, weights_of
 from lightning_elche.distributed.averager import AveragerState, Exchange
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
 from lightning_elche.typing import RecoverySource
@@ -61,7 +61,7 @@ class RecoveryWatch:
         Returns:
             The event that was restored, or as of `AveragingEvent.restored_event`.
         """
-        has_weight = any(report.weight > 0.0 for report in reports)
+        has_weight = any(weights_of(reports))
         is_lost = not has_weight and any(report.sits_out for report in reports)
         is_spoiled = has_weight and crossed_nodes and not exchange.is_finite
         if self.source is None or not (is_lost or is_spoiled):
@@ -72,7 +72,9 @@ class RecoveryWatch:
         elif self.source.restore_saved():
             event = FROM_CHECKPOINT
         else:
-            self.source.halt(NOTHING_LEFT.format(index))
+            if not any(report.stop for report in reports):
+                self.source.halt(NOTHING_LEFT.format(index))
+            return NOT_RESTORED
         # Parameters are equal again, and what was kept for the next average is of the spoiled one.
         self._replica.averager.load_state_dict(AveragerState(momentum={}))
         return event

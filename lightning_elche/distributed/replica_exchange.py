@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -62,7 +63,7 @@ class ReplicaExchange:
         if self._due_states is not None:
             more_bytes = self._due_states.exchange(weights, crosses_nodes=crosses_nodes)
             exchange = replace(exchange, exchanged_bytes=exchange.exchanged_bytes + more_bytes)
-        return exchange
+        return replace(exchange, ended_ns=time.perf_counter_ns())
 
     def store(self, *, adds_difference: bool) -> None:
         """Write what was exchanged to the replica.

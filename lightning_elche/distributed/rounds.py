@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.epoch_metrics import EpochMetrics, EpochTotals
 from lightning_elche.control.events import NOT_RESTORED, AveragingEvent
-from lightning_elche.control.reports import Report, check_epochs
+from lightning_elche.control.reports import Report, check_epochs, weights_of
 from lightning_elche.control.requests import Requests
 from lightning_elche.control.schedule import Plan, Readiness, Window, patience_ms, readiness
 from lightning_elche.distributed.abort_watch import AbortWatch
@@ -20,7 +20,7 @@ from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.recovery_watch import RecoveryWatch
 from lightning_elche.distributed.replica_exchange import ReplicaExchange
-from lightning_elche.distributed.rounds_parts import RoundsState
+from lightning_elche.distributed.rounds_parts import RoundsState, asked
 from lightning_elche.distributed.scripts import Script
 from lightning_elche.distributed.throttle import Throttle
 from lightning_elche.distributed.timing import StepTimer
@@ -173,7 +173,7 @@ class Rounds:
             RankFailed: If another rank has failed.
         """
         window = self.window.progress(is_drained=is_drained)
-        if requests.stop or self.aborts.is_pending:
+        if requests.is_urgent or self.aborts.is_pending:
             self._store.hurry()
         if self._script.is_followed and not self._store.is_hurried:
             self._store.raise_if_failed()
@@ -263,11 +263,8 @@ class Rounds:
             agreed_after_ms=self._agreed_after_ms,
             optimizer_layout=self._replica.optimizer_layout(),
             is_drained=is_drained,
-            should_stop=requests.should_stop,
-            stop=requests.stop,
-            needs_alignment=requests.alignment,
         )
-        return self.aborts.sign(self.recovery.sign(own))
+        return self.aborts.sign(self.recovery.sign(asked(own, requests)))
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
@@ -286,7 +283,7 @@ class Rounds:
 
     def _exchange_replicas(self, reports: list[Report], *, crosses_nodes: bool) -> Exchange:
         weights = self.controller.hierarchy.weights(
-            [report.weight for report in reports], self.rank, crosses=crosses_nodes
+            weights_of(reports), self.rank, crosses=crosses_nodes
         )
         return self._replica.exchange(reports, weights, crosses_nodes=crosses_nodes)
 
@@ -301,6 +298,7 @@ class Rounds:
 
     def _start_window(self) -> None:
         self._plan = self.controller.plan
+        self._store.start_window(self._plan.index)
         # Every rank has read the last agreement before its report was gathered.
         self._agreement.start(self._plan.index)
         if self.throttle is not None:
@@ -331,7 +329,6 @@ class Rounds:
         elif self.recovery.remains_out(reports):
             self.window.sits_out = True
         self._start_window()
-        wait_ms, transfer_ms = self._cost_ms
         return AveragingEvent(
             index=index,
             epoch=self._epoch,
@@ -340,8 +337,9 @@ class Rounds:
             reports=tuple(reports),
             plan=self._plan,
             action=self.controller.action,
-            wait_ms=wait_ms,
-            transfer_ms=transfer_ms,
+            wait_ms=self._cost_ms[0],
+            transfer_ms=self._cost_ms[1],
+            exchanged_ns=self._exchange.ended_ns,
             exchanged_bytes=self._exchange.exchanged_bytes,
             saved_bytes=self._exchange.saved_bytes,
             is_aligned=is_aligned,

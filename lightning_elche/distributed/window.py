@@ -21,6 +21,8 @@ class WindowTracker:
 
     Attributes:
         sits_out: This rank's parameters are spoiled: it weighs nothing and adopts the average.
+        is_idle: This rank trains nothing for the time being, whatever data it has: it agrees to
+            meet at once.
         skipped: Batches that were handed out and not learnt.
         input_ms: Time spent waiting for data.
         throttle_ms: Time spent asleep to share the machine.
@@ -45,10 +47,10 @@ class WindowTracker:
         self._num_losses = 0  # before the step under way
         self._learnt: list[_Batch] = []  # without those that were taken back
         self._num_reported = 0  # of them
-        self._is_in_step = self._forgets_step = False
+        self._is_in_step = self._forgets_step = self._skips_step = False
         self._is_accumulating = False
-        self.sits_out = False
-        self.skipped = 0
+        self.sits_out = self.is_idle = False
+        self.skipped = self._redealt = 0
         self.input_ms = self.throttle_ms = 0.0
 
     def subtract(self, report: Report) -> None:
@@ -66,13 +68,14 @@ class WindowTracker:
         # Spoiled since the report was taken, it has not sat out yet.
         self.sits_out = self.sits_out and not report.sits_out
         self.skipped -= report.skipped
+        self._redealt -= report.redealt
         self.input_ms -= report.input_ms
         self.throttle_ms -= report.throttle_ms
 
     def begin_step(self) -> None:
         """Mark the begin of a training step."""
         self._timer.begin()
-        self._is_in_step, self._forgets_step = True, False
+        self._is_in_step, self._forgets_step, self._skips_step = True, False, False
         self._num_losses = len(self._losses)
 
     def add_loss(self, loss: torch.Tensor) -> None:
@@ -97,12 +100,23 @@ class WindowTracker:
         del self._losses[len(self._losses) - num_losses :]
         self._num_losses = min(self._num_losses, len(self._losses))
 
+    def skip(self, batches: int) -> None:
+        """Count the latest batches as not learnt; the step under way is not timed.
+
+        Args:
+            batches: As of `forget`; some may have been reported before.
+        """
+        self._skips_step = self._is_in_step
+        self.forget(batches)
+        self.skipped += batches
+
     def end_step(
         self,
         *,
         samples: int,
         is_optimizer_step: bool,
         is_ahead: bool = False,
+        is_redealt: bool = False,
         optimizer_steps: int = 1,
     ) -> None:
         """Mark the end of a training step.
@@ -111,15 +125,18 @@ class WindowTracker:
             samples: Samples in the batch.
             is_optimizer_step: Whether optimizers were stepped, rather than gradients accumulated.
             is_ahead: Whether the batch belongs to the next epoch.
+            is_redealt: Whether another rank was given it before, and has skipped it.
             optimizer_steps: How many times, if they were; several with manual optimization.
         """
-        self._timer.end()
+        if not self._skips_step:
+            self._timer.end()
         self._is_in_step = False
         if not self._forgets_step:
             self._learnt.append(_Batch(samples, len(self._losses) - self._num_losses))
         self.batches += 1
         self.optimizer_steps += optimizer_steps if is_optimizer_step else 0
         self._samples += samples
+        self._redealt += is_redealt
         if is_ahead:
             self.ahead_batches += 1
             self._ahead_samples += samples
@@ -130,8 +147,8 @@ class WindowTracker:
         return Window(
             steps=self.batches,
             compute_ms=self._timer.elapsed_ms() - self._reported_ms,
-            is_drained=is_drained,
-            is_accumulating=self._is_accumulating,
+            is_drained=is_drained or self.is_idle,
+            is_accumulating=self._is_accumulating and not self.is_idle,
         )
 
     def describe(self) -> dict[str, object]:
@@ -160,6 +177,7 @@ class WindowTracker:
             loss_count=len(self._losses),
             sits_out=self.sits_out,
             skipped=self.skipped,
+            redealt=self._redealt,
             input_ms=self.input_ms,
             throttle_ms=self.throttle_ms,
         )

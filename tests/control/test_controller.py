@@ -209,3 +209,11 @@ def test_sync_policy_never_tightens() -> None:
     for _ in range(5):
         controller.report(reports_of(delta=1e6))
     assert (controller.action, controller.plan.policy) == (GuardAction.STABLE, "sync")
+
+
+def test_skipped_batches_do_not_make_a_rank_look_fast() -> None:
+    """Only those that were trained to the end are timed."""
+    controller = Controller(2)
+    half = Report(batches=10, skipped=5, compute_ms=50.0)
+    controller.report([Report(batches=10, compute_ms=100.0), half])
+    assert controller.plan.ms_per_batch == (10.0, 10.0)

@@ -143,3 +143,9 @@ def test_batches_ahead_need_no_loss() -> None:
     totals = totals_of((Report(batches=2, ahead_batches=1), Report()))
     totals.reset()
     assert (totals.batches, math.isnan(totals.metrics(1).loss)) == (1, True)
+
+
+def test_batch_that_was_dealt_twice_counts_once() -> None:
+    """Its first rank has skipped it."""
+    skipped, redealt = Report(batches=3, skipped=1), Report(batches=4, redealt=1)
+    assert totals_of((skipped, redealt)).batches == 6

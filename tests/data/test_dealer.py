@@ -353,7 +353,7 @@ def test_rank_out_of_work_is_dealt_batches_of_the_next_epoch() -> None:
     stream = ahead.begin(0, 0)
     assert ahead.numbers(stream, 7) == [0, 2, 3, 4, 5, 6, 7]
     assert [next(stream), next(stream)] == [[102], [103]]
-    assert ahead.dealers[0].consume() == (1, True)
+    assert ahead.dealers[0].consume() == (1, True, False)
 
 
 def test_epoch_is_finished_once_its_last_batch_is_trained() -> None:

@@ -137,6 +137,17 @@ def test_rank_stays_out_where_nobody_could_repair_it() -> None:
     assert values(ranks) == [2.0, 2.0]
 
 
+def test_rank_that_has_trained_nothing_heals_those_that_are_spoiled() -> None:
+    """It holds what all held after the last event, and nobody goes back further."""
+    ranks = ranks_of(3)
+    for rank in ranks:
+        Keeper(rank, event=3)
+    spoil(ranks[1])
+    assert [event.restored_event for event in meet(ranks)] == [-1] * 3
+    assert values(ranks) == [1.0] * 3
+    assert not ranks[1].rounds.window.sits_out
+
+
 def test_rank_is_settled_before_it_reports() -> None:
     """What it takes back then does not weigh."""
     ranks = trained()

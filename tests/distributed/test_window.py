@@ -215,3 +215,46 @@ def test_rank_that_sits_out_weighs_nothing() -> None:
     assert (report.weight, report.sits_out) == (0.0, True)
     window.reset()
     assert not window.sits_out
+
+
+def skipping(*steps: int) -> WindowTracker:
+    """Return a window of steps of 10 ms, after which as many batches were skipped as named."""
+    clock = FakeClock()
+    window = WindowTracker(HostTimer(clock))
+    for batches in steps:
+        window.begin_step()
+        clock.now += 0.01
+        if batches:
+            window.skip(batches)
+        window.end_step(samples=4, is_optimizer_step=not batches)
+    return window
+
+
+def test_skipped_batch_is_counted_and_weighs_nothing() -> None:
+    """And takes no time, which would say nothing of the rank's speed."""
+    report = skipping(0, 1, 0).report()
+    assert (report.batches, report.skipped, report.weight) == (3, 1, 8.0)
+    assert report.compute_ms == pytest.approx(20.0)
+
+
+def test_group_of_batches_is_skipped_together() -> None:
+    """What had been learnt of it weighs nothing, either."""
+    report = skipping(0, 0, 2).report()
+    assert (report.batches, report.skipped, report.weight) == (3, 2, 4.0)
+
+
+def test_skipped_batches_are_reported_once() -> None:
+    """Also where a report is taken in the background."""
+    window = skipping(0, 1)
+    window.subtract(window.report())
+    assert window.report().skipped == 0
+
+
+def test_idle_rank_agrees_at_once() -> None:
+    """In the midst of a group of batches, too; it still has data."""
+    window = skipping(0, 1)
+    window.is_idle = True
+    progress = window.progress(is_drained=False)
+    assert (progress.is_drained, progress.is_accumulating) == (True, False)
+    window.reset()
+    assert not window.is_idle
