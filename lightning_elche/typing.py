@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from lightning_elche.control.events import AveragingEvent
 
-__all__ = ["AbortSource", "NeedsAlignment", "RecoverySource", "SubscribesToAverages"]
+__all__ = [
+    "AbortSource",
+    "FaultSink",
+    "NeedsAlignment",
+    "RecoverySource",
+    "SavesOnRequest",
+    "SubscribesToAverages",
+]
 
 
 @runtime_checkable
@@ -25,6 +32,20 @@ class NeedsAlignment(Protocol):
 
     def needs_alignment(self, event: AveragingEvent) -> bool:
         """Return whether something is due after `event`; the same on every rank."""
+        ...
+
+
+@runtime_checkable
+class SavesOnRequest(Protocol):
+    """A callback that saves checkpoints of its own kind when somebody asks for one."""
+
+    def checkpoint(self, label: str | None = None, *, wait: bool = False) -> str:
+        """Save now, and return the path; every rank calls this, aligned.
+
+        Args:
+            label: Tells what it is for.
+            wait: Return once it is in its place.
+        """
         ...
 
 
@@ -54,6 +75,23 @@ class AbortSource(Protocol):
             rank: The rank that wants it.
             words: What that rank said.
         """
+        ...
+
+
+class FaultSink(Protocol):
+    """Hears of the batches of one rank that do not fit into memory."""
+
+    def skipped(self, part: Literal["forward", "backward"], batches: int) -> None:
+        """Take in that a batch was skipped.
+
+        Args:
+            part: Of its step, for which there was not enough memory.
+            batches: Batches that were lost: it, and those whose accumulated gradients went with it.
+        """
+        ...
+
+    def learnt(self) -> None:
+        """Take in that a batch was not skipped."""
         ...
 
 
@@ -91,8 +129,10 @@ class RecoverySource(Protocol):
         """
         ...
 
-    def halt(self, reason: str) -> NoReturn:
+    def halt(self, reason: str) -> None:
         """End the run, since the ranks have nothing in common to go back to.
+
+        Raises, or asks for a stop, after which it is not called again.
 
         Args:
             reason: In words; equal on every rank.

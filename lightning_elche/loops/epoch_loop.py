@@ -32,7 +32,7 @@ from lightning_elche.loops.lightning_names import (
 )
 from lightning_elche.loops.progress import show_epoch_end
 from lightning_elche.loops.schedules import StepSchedules
-from lightning_elche.loops.stopping import save_stopped
+from lightning_elche.loops.sitting_out import events_sat_out
 from lightning_elche.typing import NeedsAlignment, SubscribesToAverages
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ class ElCheEpochLoop(TrainingEpochLoop):
         self._batches_that_stepped = self.global_step + run.rounds.window.optimizer_steps
         if self.batch_progress.is_last_batch:
             self._drain(data_fetcher)
+        for event in events_sat_out(strategy_of(self.trainer), self._wishes, self._is_epoch_over):
+            self._act_on(event, data_fetcher, is_drained=False)
 
     def _drain(self, data_fetcher: DataFetcher) -> None:
         """Join the remaining events of the epoch, without data."""
@@ -214,13 +216,13 @@ class ElCheEpochLoop(TrainingEpochLoop):
             event = run.align(is_drained=is_drained, should_stop=trainer.should_stop)
             self._take_notice(event)
         self._is_mid_round = False
-        # Order on every rank: the end of the run, weights, stop, validation, checkpoints.
+        # Order on every rank: the end of the run, weights, stop, validation, checkpoints, pause.
         strategy, before, now = strategy_of(trainer), self._previous_step, self.global_step
         strategy.actions.average_weights(before=before, now=now)
         self._previous_step = now
         if event.stop:
             set_received_sigterm(trainer)
-            save_stopped(trainer, event)
+            strategy.saver.save_stopped(trainer, event)
             raise strategy.run.last_words.farewell(event)
         by_clock = self._agreed_clock(event)
         self._is_validation_time = by_clock[0]
@@ -237,6 +239,7 @@ class ElCheEpochLoop(TrainingEpochLoop):
             agree_to_stop(trainer)
         self._is_validation_time = False
         strategy.actions.save(before=before, now=now, by_clock=by_clock)
+        strategy.act_on_requests(trainer, event)
 
     def _agreed_clock(self, event: AveragingEvent) -> Sequence[bool]:
         """Return what is due by the clock of rank 0, which reported whether anything is."""
@@ -262,7 +265,7 @@ class ElCheEpochLoop(TrainingEpochLoop):
         """Do as the other ranks do after the event that a failure of this one has brought about."""
         try:
             self._catch_up(event)
-            save_stopped(self.trainer, event)
+            strategy_of(self.trainer).saver.save_stopped(self.trainer, event)
         except Exception:
             log.warning("The last checkpoint could not be saved.", exc_info=True)
 
@@ -273,6 +276,8 @@ class ElCheEpochLoop(TrainingEpochLoop):
             event.is_epoch_complete
             or event.should_stop
             or event.stop is not StopCause.NONE
+            or event.pause
+            or event.checkpoint
             or event.reports[0].needs_alignment
             or self._is_out_of_steps()
             or self._should_check_val_fx(data_fetcher)

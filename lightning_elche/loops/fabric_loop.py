@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_elche.coordination.stopping.run_control import RunControl
 from lightning_elche.data.sampler import deal_from, has_private_stream
 from lightning_elche.loops.alignment import Alignment
 from lightning_elche.loops.run import Run
@@ -81,6 +82,7 @@ class ElCheLoop:
             self._run = Run(
                 fabric.broadcast(uuid.uuid4().hex),
                 config=config or RunConfig(),
+                control=RunControl(),
                 alignment=Alignment("raise"),
                 pool_size=lambda total: total,
                 may_open=lambda epoch: epoch < num_epochs and not self._should_stop,

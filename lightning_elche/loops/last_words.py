@@ -10,10 +10,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_elche.control.events import AveragingEvent
+from lightning_elche.control.requests import Requests, StopCause
+from lightning_elche.coordination.stopping.run_control import RunControl
 from lightning_elche.distributed.collectives import Collectives
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.shutdown import leave_groups_at_exit
 from lightning_elche.exceptions import (
+    BreakerTripped,
     GateViolation,
     MisalignedCollective,
     PeerLost,
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LAST_EVENT_S = 20.0
 ABOUT_RANKS = (
+    BreakerTripped,
     GateViolation,
     MisalignedCollective,
     PeerLost,
@@ -40,6 +44,8 @@ ABOUT_RANKS = (
     ReplayError,
     ScheduleDiverged,
 )
+# All ranks raise these after one and the same exchange, so that nothing is pending.
+AGREED = (BreakerTripped, GateViolation, RecoveryHalted, ScheduleDiverged, SIGTERMException)
 OF_LOADERS = (RuntimeError, ConnectionError, EOFError)
 
 
@@ -50,6 +56,7 @@ class LastWords:
         store: The run's control store.
         collectives: How to reach the other ranks; every rank creates this at the same point.
         alignment: Knows whether ranks are aligned.
+        control: What this rank was asked for.
         node_rank: The node that this rank is on.
     """
 
@@ -58,6 +65,7 @@ class LastWords:
         store: ControlStore,
         collectives: Collectives,
         alignment: Alignment,
+        control: RunControl,
         *,
         node_rank: int,
     ) -> None:
@@ -65,7 +73,8 @@ class LastWords:
         self.abstains = False
         self._store = store
         self._rank, self._world_size = collectives.rank, collectives.world_size
-        self._alignment = alignment
+        self._alignment, self._control = alignment, control
+        self._has_told_why = False
         pids = collectives.gather([node_rank, os.getpid()])
         self._is_child = [node_rank, os.getppid()] in pids
 
@@ -73,8 +82,39 @@ class LastWords:
         """Return what to raise on this rank after the event that ends the run."""
         if event.failed_rank is not None:
             return RankFailed(event.failed_rank, self._store.cause(event.failed_rank))
+        if event.stop is StopCause.BREAKER:
+            return self._control.error or BreakerTripped.from_words(self.why(event))
+        return self._control.error or self.exit_by(event.stop)
+
+    def why(self, event: AveragingEvent) -> str:
+        """Return in words why the run ends at an event."""
+        rank = [report.stop for report in event.reports].index(event.stop)
+        return self._store.cause(rank)
+
+    def exit_by(self, cause: StopCause) -> SIGTERMException:
+        """Return what ends this process with the exit code of `cause`."""
         # Lightning's launcher kills the rank that it runs in when a child of it ends with an error.
-        return SIGTERMException(0 if self._is_child else event.stop.exit_code)
+        return SIGTERMException(0 if self._is_child else self._control.config.exit_code_of(cause))
+
+    def requests(self, *, should_stop: bool, needs_alignment: bool = False) -> Requests:
+        """Return what this rank asks of all.
+
+        Args:
+            should_stop: As of `Requests`.
+            needs_alignment: As of `Requests`.
+        """
+        control = self._control
+        if control.stop and not self._has_told_why:
+            self._has_told_why = True
+            self._store.post_cause(self._rank, control.reason)
+        return Requests(
+            should_stop=should_stop,
+            stop=StopCause.FAILURE if self.is_failing else control.stop,
+            alignment=needs_alignment,
+            abstains=self.abstains,
+            pause=control.pause,
+            checkpoint=control.checkpoint,
+        )
 
     def take_part(
         self,
@@ -82,7 +122,6 @@ class LastWords:
         meet: Callable[[], AveragingEvent],
         *,
         is_in_step: bool,
-        is_signalled: bool,
     ) -> AveragingEvent | None:
         """Take part in one more averaging event, so that no other rank's work is lost.
 
@@ -93,7 +132,6 @@ class LastWords:
             exception: What this rank ends with.
             meet: Meets the other ranks, and returns once all are aligned.
             is_in_step: Whether the rank is in the midst of a step, and abstains.
-            is_signalled: Whether a signal has arrived.
 
         Returns:
             The event that ends the run; `None` where there is none: the error was not in a step, is
@@ -102,7 +140,7 @@ class LastWords:
         is_own = isinstance(exception, Exception) and not isinstance(exception, ABOUT_RANKS)
         if self._alignment.phase is not Phase.STEP or not is_own:
             return None
-        self.is_failing = not (is_signalled and isinstance(exception, OF_LOADERS))
+        self.is_failing = not (self._control.stop and isinstance(exception, OF_LOADERS))
         self.abstains = self.is_failing or is_in_step
         try:
             self._store.post_cause(self._rank, _in_words(exception))
@@ -119,6 +157,8 @@ class LastWords:
             exception: What it ended with.
             event: What `take_part` returned.
         """
+        if isinstance(exception, PeerLost) and not self._control.has_time_to_meet():
+            return self.exit_by(self._control.stop)
         return exception if event is None or self.is_failing else self.farewell(event)
 
     def tell(self, exception: BaseException) -> None:
@@ -126,7 +166,8 @@ class LastWords:
         if self._alignment.phase is Phase.FAILED:
             return
         self._alignment.phase = Phase.FAILED
-        leave_groups_at_exit()
+        if not isinstance(exception, AGREED):
+            leave_groups_at_exit()
         if isinstance(exception, (PeerLost, SIGTERMException)):
             return  # there is nobody to tell, or all know
         try:

@@ -15,6 +15,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loops.fetchers import _DataFetcher as DataFetcher
 from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher as DataLoaderIterDataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
+from lightning.pytorch.loops.optimization.automatic import (
+    _AutomaticOptimization as AutomaticOptimization,
+)
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector import result as logged
@@ -25,16 +28,19 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 
 __all__ = [
+    "AutomaticOptimization",
     "DataFetcher",
     "DataLoaderIterDataFetcher",
     "FitLoop",
     "TrainingEpochLoop",
+    "accumulates",
     "averages_weights",
     "can_stop_early",
     "epoch_of",
     "is_checkpoint_due",
     "is_validation_due",
     "keep_user_samplers",
+    "leave_hooks",
     "log_nothing",
     "logged_over_ranks",
     "save_at_step",
@@ -63,6 +69,17 @@ def epoch_of(trainer: Trainer) -> int:
     """Return the index of the epoch that is under way, or comes next."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Return whether gradients of the present batch are kept, rather than stepped by."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def leave_hooks(trainer: Trainer) -> None:
+    """Let the Trainer, which knows in which hook it is, know that an error has left it."""
+    module: Any = trainer.lightning_module
+    module._current_fx_name = None
 
 
 def can_stop_early(trainer: Trainer) -> bool:

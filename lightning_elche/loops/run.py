@@ -18,9 +18,9 @@ from lightning_elche.control.chunks import ChunkConfig
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.explanation import explain
 from lightning_elche.control.guard import GuardAction
-from lightning_elche.control.requests import Requests, StopCause
+from lightning_elche.coordination.stopping.run_control import RunControl
 from lightning_elche.data.agreed_progress import gather_progress
-from lightning_elche.data.dealer import Dealer
+from lightning_elche.data.dealer import Consumed, Dealer
 from lightning_elche.data.epoch_progress import EpochProgress
 from lightning_elche.distributed.averager import Averager
 from lightning_elche.distributed.collectives import GroupCollectives
@@ -39,8 +39,9 @@ from lightning_elche.exceptions import PeerLost
 from lightning_elche.loops.alignment import Alignment, Phase
 from lightning_elche.loops.checkpoint_state import RunState
 from lightning_elche.loops.last_words import LAST_EVENT_S, LastWords
+from lightning_elche.loops.pausing import Pause
 from lightning_elche.loops.run_config import RunConfig
-from lightning_elche.loops.signals import StopSignal
+from lightning_elche.loops.stop_link import StopLink
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ class Run:
     Args:
         name: Unique to the run and equal on every rank.
         config: Options.
+        control: What this rank is asked for.
         alignment: Knows whether ranks are aligned.
         pool_size: Maps the number of batches in an epoch to the number to deal.
         may_open: Returns whether the epoch of this index may be dealt ahead of its time.
@@ -78,26 +80,30 @@ class Run:
         name: str,
         *,
         config: RunConfig,
+        control: RunControl,
         alignment: Alignment,
         pool_size: Callable[[int], int],
         may_open: Callable[[int], bool],
         node_rank: int,
         script: Script | None = None,
     ) -> None:
-        self.signal = StopSignal()
+        self._config, self._control, self._alignment = config, control, alignment
         self._progress: EpochProgress | None = None
         self._gathered_at = -1  # index of the event
-        self._config = config
-        self._alignment = alignment
-        self._alignment.phase = Phase.ALIGNED
+        alignment.phase = Phase.ALIGNED
         self._store = ControlStore(default_store(), name)
+        self._store.may_wait = control.has_time_to_meet
         self._collectives = GroupCollectives(
             timeout_s=config.timeout_s,
             store=self._store,
             backend="gloo" if config.backend == "cpu" else None,
             node=node_rank if config.group == "node" else None,
         )
-        self.last_words = LastWords(self._store, self._collectives, alignment, node_rank=node_rank)
+        self.last_words = LastWords(
+            self._store, self._collectives, alignment, control, node_rank=node_rank
+        )
+        self.stop_link = StopLink(self._store, control, self._collectives.rank)
+        self.pause = Pause(control, self._store, self._collectives, timeout_s=config.timeout_s)
         chunks = config.chunks
         if not config.may_run_ahead:
             chunks = replace(chunks, lookahead_epochs=0)
@@ -105,8 +111,7 @@ class Run:
         self._rounds: Rounds | None = None
         self._script = script or Script()
         self.explanations: deque[str] = deque(maxlen=NUM_EXPLANATIONS)
-        self._has_warned = False
-        self.has_pool = False
+        self._has_warned = self.has_pool = False
         self.stream_batch_size = 1
         self.dealer = Dealer(
             self._store,
@@ -227,13 +232,12 @@ class Run:
             optimizer_steps: As of `WindowTracker.end_step`.
         """
         if self.has_pool:
-            samples, is_ahead = self.dealer.consume()
+            consumed = self.dealer.consume()
         else:
-            samples, is_ahead = self.stream_batch_size, False
+            consumed = Consumed(self.stream_batch_size, is_ahead=False)
         self.rounds.window.end_step(
-            samples=samples,
+            **consumed._asdict(),
             is_optimizer_step=is_optimizer_step,
-            is_ahead=is_ahead,
             optimizer_steps=optimizer_steps,
         )
 
@@ -243,7 +247,9 @@ class Run:
         """Average with all ranks if all agree to; a rank too far ahead waits until it is not."""
         throttle, deadline = self.rounds.throttle, time.monotonic() + self._config.timeout_s
         while True:
-            requests = self._requests(should_stop=should_stop, needs_alignment=needs_alignment)
+            requests = self.last_words.requests(
+                should_stop=should_stop, needs_alignment=needs_alignment
+            )
             event = self.rounds.meet_if_due(is_drained=is_drained, requests=requests)
             if event is not None:
                 return self._noted(event)
@@ -262,24 +268,16 @@ class Run:
         self, *, should_stop: bool, needs_alignment: bool = False, wait_s: float = math.inf
     ) -> AveragingEvent:
         """Wait, without data, for the next averaging event."""
-        ask = partial(self._requests, should_stop=should_stop, needs_alignment=needs_alignment)
+        words = self.last_words
+        ask = partial(words.requests, should_stop=should_stop, needs_alignment=needs_alignment)
         if self.rounds.throttle is not None:
             self.rounds.throttle.post(self.rounds.window.batches, is_drained=True)
         return self._noted(self.rounds.wait_for_event(ask=ask, wait_s=wait_s))
 
     def align(self, *, is_drained: bool, should_stop: bool) -> AveragingEvent:
         """Average now, which all ranks do; afterwards they are aligned."""
-        requests = self._requests(should_stop=should_stop)
+        requests = self.last_words.requests(should_stop=should_stop)
         return self._noted(self.rounds.average(is_drained=is_drained, requests=requests))
-
-    def _requests(self, *, should_stop: bool, needs_alignment: bool = False) -> Requests:
-        words = self.last_words
-        return Requests(
-            should_stop=should_stop,
-            stop=StopCause.FAILURE if words.is_failing else self.signal.cause,
-            alignment=needs_alignment,
-            abstains=words.abstains,
-        )
 
     def _noted(self, event: AveragingEvent) -> AveragingEvent:
         if event.is_aligned:
@@ -303,12 +301,7 @@ class Run:
 
     def last_event(self, exception: BaseException, *, is_in_step: bool) -> AveragingEvent | None:
         """As `LastWords.take_part`."""
-        return self.last_words.take_part(
-            exception,
-            self._meet_a_last_time,
-            is_in_step=is_in_step,
-            is_signalled=self.signal.cause is not StopCause.NONE,
-        )
+        return self.last_words.take_part(exception, self._meet_a_last_time, is_in_step=is_in_step)
 
     def _meet_a_last_time(self) -> AveragingEvent:
         event = self.wait_for_event(should_stop=False, wait_s=LAST_EVENT_S)
@@ -317,6 +310,7 @@ class Run:
     def close(self) -> None:
         """Let go of what only this run used, unless it has failed and a peer may still need it."""
         self._script.close()
+        self._control.reset()
         if self._alignment.phase is not Phase.FAILED:
             self._store.wait_until_all_leave(world_size=self._collectives.world_size)
             self._collectives.close()

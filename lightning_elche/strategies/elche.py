@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.strategies import StrategyRegistry
@@ -19,6 +19,7 @@ from lightning_elche.control.chunks import ChunkConfig, pool_size
 from lightning_elche.control.guard import GuardConfig
 from lightning_elche.control.outer import OuterOptimizer
 from lightning_elche.control.schedule import Policy
+from lightning_elche.data.input_timing import InputTiming, timed
 from lightning_elche.data.sampler import deal_from, has_private_stream, resume_alone
 from lightning_elche.loops.fit_loop import install_loops
 from lightning_elche.loops.lightning_names import epoch_of, keep_user_samplers
@@ -29,7 +30,7 @@ from lightning_elche.loops.run_config import RunConfig, check_positive
 from lightning_elche.loops.step_actions import StepActions
 from lightning_elche.ops.learning_rate import scale_learning_rates
 from lightning_elche.strategies.refusals import clip_gradients, refuse_for_ddp, refuse_unsupported
-from lightning_elche.strategies.running import RunningStrategy
+from lightning_elche.strategies.skipping import SkippingStrategy
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins import ClusterEnvironment
@@ -47,7 +48,7 @@ START_METHODS = {
 }
 
 
-class ElCheStrategy(RunningStrategy):
+class ElCheStrategy(SkippingStrategy):
     """Trains one model on devices of unequal speed, at nearly the sum of their speeds.
 
     Each rank trains on its own and claims its batches from the epoch's common pool; parameters are
@@ -145,8 +146,7 @@ class ElCheStrategy(RunningStrategy):
             timeout=timedelta(seconds=timeout_s),
             start_method=start_method,
         )
-        self._max_grad_norm = max_grad_norm
-        self._lr_scale_ratio = lr_scale_ratio
+        self._max_grad_norm, self._lr_scale_ratio = max_grad_norm, lr_scale_ratio
 
     @classmethod
     @override
@@ -166,6 +166,11 @@ class ElCheStrategy(RunningStrategy):
     @property
     def _is_ddp(self) -> bool:
         return self._config.policy == "sync" and self._config.backend == "device"
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether ranks train alone between averaging events."""
+        return not (self._is_alone or self._is_ddp)
 
     @property
     def keeps_optimizer_state(self) -> bool:
@@ -191,6 +196,7 @@ class ElCheStrategy(RunningStrategy):
             self._run = Run(
                 name,
                 config=self._config,
+                control=self.control,
                 alignment=self._alignment,
                 pool_size=self._pool_size,
                 may_open=partial(may_open, trainer),
@@ -224,13 +230,13 @@ class ElCheStrategy(RunningStrategy):
     @override
     def on_validation_start(self) -> None:
         if self._run is not None:  # for the sanity check, which comes before `on_train_start`
-            self._run.signal.install()
+            self.control.signals.install()
 
     @override
     def on_train_start(self) -> None:
         if self._run is not None:
             # Here, since Lightning installs its own handlers after `on_fit_start`.
-            self._run.signal.install()
+            self.control.signals.install()
             self._alignment.guard_default_group()
 
     @override
@@ -241,6 +247,7 @@ class ElCheStrategy(RunningStrategy):
 
     @override
     def teardown(self) -> None:
+        self.detach_faults()
         if self._actions is not None:
             self._actions.close()
         if self._run is not None:
@@ -261,6 +268,22 @@ class ElCheStrategy(RunningStrategy):
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
+        processed = self._dealt(dataloader)
+        return timed(processed, self.input_timing) if self._trainer.training else processed
+
+    @cached_property
+    def input_timing(self) -> InputTiming:
+        """Tells how long each batch was waited for."""
+        timing = InputTiming()
+        timing.listeners.append(self._note_input)
+        return timing
+
+    def _note_input(self, begun_ns: int, waited_ns: int) -> None:
+        del begun_ns
+        if self.is_running:
+            self.run.rounds.window.input_ms += waited_ns / 1e6
+
+    def _dealt(self, dataloader: object) -> object:
         trainer = self._trainer
         epoch = partial(epoch_of, trainer)
         if self._progress is not None and trainer.training and isinstance(dataloader, DataLoader):

@@ -20,7 +20,7 @@ from lightning_elche.loops.run_config import RunConfig, check_left_out
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["clip_gradients", "refuse_for_ddp", "refuse_unsupported"]
+__all__ = ["clip_gradients", "reason_not_to_skip", "refuse_for_ddp", "refuse_unsupported"]
 
 NOT_FOR_DDP = ("outer_optimizer", "compression", "optimizer_state_every")
 
@@ -62,6 +62,20 @@ def refuse_unsupported(trainer: Trainer, module: LightningModule, config: RunCon
                 f"`{name}` must be a metric with `dist_sync_on_step=False`, got True. Its value "
                 "over all ranks is available at the end of the epoch."
             )
+
+
+def reason_not_to_skip(module: LightningModule, *, is_lockstep: bool) -> str:
+    """Return why a batch cannot be skipped on one rank; nothing if it can.
+
+    Args:
+        module: What is trained.
+        is_lockstep: Whether other ranks wait for the gradients of this one.
+    """
+    if is_lockstep:
+        return 'with `policy="sync"` the other ranks would wait for the gradients'
+    if not module.automatic_optimization:
+        return "with manual optimization only `training_step` knows what it has done already"
+    return ""
 
 
 def _refuse(callback: Callback, module: LightningModule, config: RunConfig) -> None:

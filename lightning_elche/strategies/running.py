@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lightning_elche.coordination.stopping.run_control import RunControl
 from lightning_elche.distributed.scripts import FollowedScript, RecordingScript
 from lightning_elche.exceptions import RankFailed
 from lightning_elche.loops.alignment import Phase
 from lightning_elche.loops.checkpoint_state import RunState, resume_on_one_device
+from lightning_elche.loops.solo import solo
+from lightning_elche.loops.stopping import PlainSaver, Saver
 from lightning_elche.strategies.guarded import GuardedStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from lightning.pytorch import Trainer
 
     from lightning_elche.control.epoch_metrics import EpochMetrics
+    from lightning_elche.control.events import AveragingEvent
     from lightning_elche.data.epoch_progress import EpochProgress
     from lightning_elche.distributed.scripts import Script
+    from lightning_elche.exceptions import ScheduleDiverged
     from lightning_elche.loops.run import Run
     from lightning_elche.loops.step_actions import StepActions
     from lightning_elche.typing import AbortSource, RecoverySource
@@ -32,6 +40,10 @@ class RunningStrategy(GuardedStrategy):
 
     Args:
         **options: As of `GuardedStrategy`.
+
+    Attributes:
+        control: What this rank is asked for: to stop, to pause, to save. Any thread may ask.
+        saver: Saves the last checkpoint of a run that is stopped, and those that are asked for.
     """
 
     _run: Run | None = None
@@ -41,6 +53,11 @@ class RunningStrategy(GuardedStrategy):
     _progress: EpochProgress | None = None  # of an epoch that one device goes on with
     _epoch_metrics: EpochMetrics | None = None
     _script: Callable[..., Script] | None = None  # of the next `fit`
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  # `ElCheStrategy` spells them out
+        super().__init__(**options)
+        self.control = RunControl()
+        self.saver: Saver = PlainSaver()
 
     @property
     def run(self) -> Run:
@@ -71,6 +88,24 @@ class RunningStrategy(GuardedStrategy):
             RuntimeError: If no fit on several ranks is under way.
         """
         self.run.rounds.aborts.attach(source)
+
+    def act_on_requests(self, trainer: Trainer, event: AveragingEvent) -> None:
+        """Save and pause if a rank has asked for it; every rank calls this, aligned."""
+        if event.checkpoint:
+            self.control.request_checkpoint(False)
+            self.saver.save_requested(trainer, event)
+        if event.pause:
+            self.run.pause.wait_out(event)
+
+    @contextmanager
+    def solo(self) -> Iterator[None]:
+        """Let this rank save without the others, since they hang or are gone."""
+        phase, self._alignment.phase = self._alignment.phase, Phase.FAILED
+        try:
+            with solo(self):
+                yield
+        finally:
+            self._alignment.phase = phase
 
     # Spoiled parameters
 
@@ -123,7 +158,12 @@ class RunningStrategy(GuardedStrategy):
         """
         self._script = partial(RecordingScript, Path(folder))
 
-    def follow_schedule(self, folder: str | Path) -> None:
+    def follow_schedule(
+        self,
+        folder: str | Path,
+        *,
+        on_difference: Callable[[ScheduleDiverged], object] | None = None,
+    ) -> None:
         """Deal and average in the next `fit` as in the one that was recorded, whatever the speeds.
 
         With the same seeds and the same numerics on each rank every average is the same, to the
@@ -131,8 +171,10 @@ class RunningStrategy(GuardedStrategy):
 
         Args:
             folder: What `record_schedule` was given, with a file for each of as many ranks.
+            on_difference: Is told if losses or distances of replicas are others than then; without
+                it the run ends.
         """
-        self._script = partial(FollowedScript, Path(folder))
+        self._script = partial(FollowedScript, Path(folder), on_difference=on_difference)
 
     def _take_script(self) -> Script | None:
         script, self._script = self._script, None
@@ -205,12 +247,23 @@ class RunningStrategy(GuardedStrategy):
             return
         error: Exception | None = None
         try:
-            super().save_checkpoint(*args, **kwargs)
+            self._write_checkpoint(*args, **kwargs)
         except Exception as err:
             error = err
         # Only the ranks that write can fail; the others would wait for them.
-        failed = any(self.run.rounds.gather(error is not None))
+        failed = self.run.rounds.gather(error is not None)
         if error is not None:
             raise error
-        if failed:
-            raise RankFailed(0, "an error when it saved a checkpoint")
+        if any(failed):
+            raise RankFailed(failed.index(1.0), "an error when it saved a checkpoint")
+
+    def _write_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        filepath: str | Path,
+        storage_options: object | None = None,
+    ) -> None:
+        if getattr(storage_options, "shared", None) is not None:  # each rank writes its own rows
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
+        else:
+            super().save_checkpoint(checkpoint, filepath, storage_options)

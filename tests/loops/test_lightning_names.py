@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.trainer import call
@@ -32,7 +33,9 @@ SIGNATURES = {
         "run": ["self", "data_fetcher"],
         "update_lr_schedulers": ["self", "interval", "update_plateau_schedulers"],
     },
+    _AutomaticOptimization: {"run": ["self", "optimizer", "batch_idx", "kwargs"]},
     _FitLoop: {
+        "_should_accumulate": ["self"],
         "on_advance_end": ["self"],
         "run": ["self"],
         "setup_data": ["self"],
@@ -70,6 +73,8 @@ def test_attributes_of_the_trainer_exist() -> None:
     epoch_loop = trainer.fit_loop.epoch_loop
     assert type(trainer.fit_loop) is _FitLoop
     assert type(epoch_loop) is _TrainingEpochLoop
+    assert type(epoch_loop.automatic_optimization) is _AutomaticOptimization
+    assert LightningModule()._current_fx_name is None
     assert isinstance(epoch_loop._batches_that_stepped, int)
     assert isinstance(trainer._accelerator_connector.use_distributed_sampler, bool)
     assert trainer._signal_connector.received_sigterm is False

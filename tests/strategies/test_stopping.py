@@ -57,7 +57,6 @@ def stop_by_signal(folder: str, signum: int, ranks: list[int], backend: Any) -> 
     [
         (signal.SIGTERM, [1], 143),
         (signal.SIGTERM, [0, 1, 2], 143),
-        (signal.SIGINT, [0], 130),
         (signal.SIGINT, [0, 1, 2], 130),
     ],
 )
@@ -198,18 +197,3 @@ def test_launched_ranks_end_with_the_code_of_the_signal(
     assert process.returncode == 143, output
     assert f"What all ranks have trained is in {tmp_path / STOPPED}" in output
     check_stopped(tmp_path)
-
-
-def test_second_interrupt_leaves_at_once() -> None:
-    """A second or more after the first; a terminal sends the same to every rank."""
-    from lightning_elche.control.requests import StopCause
-    from lightning_elche.loops.signals import StopSignal
-
-    stop = StopSignal()
-    stop._remember(signal.SIGINT, None)
-    assert stop.cause is StopCause.SIGINT
-    stop._remember(signal.SIGINT, None)  # at once: another launcher's copy of the same
-    assert stop._interrupted_at is not None
-    stop._interrupted_at -= 1.0
-    with pytest.raises(KeyboardInterrupt):
-        stop._remember(signal.SIGINT, None)

@@ -1,0 +1,105 @@
+"""Stops at random times of random ranks, again and again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+
+from lightning_elche.callbacks.stop_files import is_loadable, newest_stop
+from lightning_elche.testing import run_ranks
+from tests.callbacks.stopped import train
+from tests.ranks import Recorder
+
+WITHIN_S = 90.0
+SIZE = 40000
+
+
+class SignalsItself(Callback):
+    """Gets a signal at a moment that has nothing to do with its steps; times itself and them."""
+
+    def __init__(self, rank: int, after_s: float) -> None:
+        self.rank, self.after_s = rank, after_s
+        self.at: float | None = None
+        self.slowest_s, self._began, self._num = 0.0, 0.0, 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        if trainer.global_rank == self.rank:
+            timer = threading.Timer(self.after_s, self._send)
+            timer.daemon = True
+            timer.start()
+
+    def _send(self) -> None:
+        self.at = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._num += 1
+        if self._num > 3:  # the first ones warm up
+            self.slowest_s = max(self.slowest_s, time.monotonic() - self._began)
+
+
+def stop(folder: str, rank: int, after_s: float, delays_ms: Any) -> Any:
+    signals = SignalsItself(rank, after_s)
+    world_size, model = int(os.environ["WORLD_SIZE"]), Recorder(delays_ms)
+    found = train(world_size, folder, signals, model=model, size=SIZE)
+    ended = time.monotonic()
+    return {
+        "code": found["code"],
+        "digest": found["digest"],
+        "ids": found["ids"].get(0, []),
+        "at": signals.at,
+        "ended": ended,
+        "slowest_s": signals.slowest_s,
+    }
+
+
+def trial(draw: random.Random, folder: Path) -> tuple[float, float]:
+    """Stop one run, check it, and return how long that took and the bound without the save."""
+    world_size = draw.choice((2, 3))
+    delays_ms = tuple(draw.choice((1.0, 5.0, 20.0, 80.0)) for _ in range(world_size))
+    results = run_ranks(
+        stop,
+        world_size=world_size,
+        timeout_s=WITHIN_S,
+        folder=str(folder),
+        rank=draw.randrange(world_size),
+        after_s=draw.uniform(0.02, 2.0),
+        delays_ms=delays_ms,
+    )
+    ended = [one.value for one in results]
+    assert [one["code"] for one in ended] == [143] * world_size
+    assert len({one["digest"] for one in ended}) == 1
+    (path,) = folder.iterdir()
+    assert is_loadable(path)
+    assert newest_stop(folder) == str(path)
+    ids = [i for one in ended for i in one["ids"]]
+    assert len(ids) == len(set(ids)) == 4 * int(path.stem.partition("-")[2])
+    began = next(one["at"] for one in ended if one["at"] is not None)
+    slowest_s = max(one["slowest_s"] for one in ended)
+    return max(one["ended"] for one in ended) - began, slowest_s + 0.5
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_twenty_stops_of_twenty_are_clean(tmp_path: Path) -> None:
+    """Any rank, any time: one checkpoint, equal parameters, each sample counted once, in time."""
+    draw = random.Random(int(os.environ.get("ELCHE_DELAYS_SEED", "0")))
+    found = [trial(draw, tmp_path / str(number)) for number in range(20)]
+    seconds, bounds = zip(*found, strict=True)
+    late = sorted(one - bound for one, bound in found)
+    print("\n", [f"{one:.2f}/{bound:.2f}" for one, bound in found])
+    print(f"latency p50 {sorted(seconds)[10]:.3f} s, p95 {sorted(seconds)[18]:.3f} s")
+    print(f"over slowest batch + 0.5 s: p50 {late[10]:+.3f} s, p95 {late[18]:+.3f} s")
+    assert max(seconds) < 20.0
+    assert min(bounds) > 0.0
