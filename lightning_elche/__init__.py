@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from lightning_elche.lazy import lazy_names
 from lightning_elche.registration import register_strategies
-from lightning_elche.version import VERSION as __version__
+from lightning_elche.version import VERSION
 
 if TYPE_CHECKING:
     from lightning_elche.callbacks.cadence_monitor import CadenceMonitor
+    from lightning_elche.callbacks.coordination import Coordination
     from lightning_elche.callbacks.exit_on_violation import exit_on_violation
     from lightning_elche.callbacks.gate_train import GateTrain
     from lightning_elche.callbacks.partition_checkpoint import PartitionCheckpoint
@@ -38,6 +39,7 @@ __all__ = [
     "CadenceConfig",
     "CadenceMonitor",
     "ChunkConfig",
+    "Coordination",
     "ElCheLoop",
     "ElCheStrategy",
     "ElcheProfiler",
@@ -52,7 +54,6 @@ __all__ = [
     "RingConfig",
     "Rollback",
     "SpikeConfig",
-    "__version__",
     "exit_on_violation",
 ]
 
@@ -61,6 +62,7 @@ _MODULES = {
     "CadenceConfig": "control.cadence",
     "CadenceMonitor": "callbacks.cadence_monitor",
     "ChunkConfig": "control.chunks",
+    "Coordination": "callbacks.coordination",
     "ElCheLoop": "loops.fabric_loop",
     "ElCheStrategy": "strategies.elche",
     "ElcheProfiler": "callbacks.profiler",
@@ -78,7 +80,7 @@ _MODULES = {
     "exit_on_violation": "callbacks.exit_on_violation",
 }
 
-
+__version__ = VERSION
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 register_strategies()

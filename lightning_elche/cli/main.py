@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lightning_elche.cli import checkpoint, contract, simulate
+from lightning_elche.cli import checkpoint, contract, coord, simulate, timeline
 from lightning_elche.version import VERSION
 
 __all__ = ["main"]
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     checkpoint.add_to(verbs)
     contract.add_to(verbs)
+    coord.add_to(verbs)
     simulate.add_to(verbs)
+    timeline.add_to(verbs)
     options = parser.parse_args(arguments)
     try:
         return _print(options.run(options))

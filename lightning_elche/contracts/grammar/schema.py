@@ -17,7 +17,7 @@ from jsonschema.validators import extend
 
 __all__ = ["SCHEMAS", "SchemaProblem", "schema_problems", "schema_text"]
 
-SCHEMAS = ("contract-v1", "epoch-metadata-v1", "gate-train-v1", "run-v1")
+SCHEMAS = ("contract-v1", "coordination-v1", "epoch-metadata-v1", "gate-train-v1", "run-v1")
 MOST_PROBLEMS = 100
 LONGEST_VALUE = 60
 TYPE_NAMES = {

@@ -1,0 +1,107 @@
+"""How the result of `elche coord` is shown."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+
+from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, table
+from lightning_elche.contracts.reports.printable import printable
+from lightning_elche.contracts.reports.workflow import escape_message, escape_property
+from lightning_elche.contracts.strictjson import jsonable
+from lightning_elche.version import VERSION
+
+__all__ = [
+    "FORMATS",
+    "Line",
+    "Outcome",
+    "Problem",
+    "complain",
+    "emit",
+    "is_colored",
+    "paint",
+    "render",
+    "table",
+]
+
+FORMATS = ("text", "json", "github")
+SCHEMA = "elche/coord-report-v1"
+RED, YELLOW, GREEN = "31", "33", "32"
+COLORS = {
+    **dict.fromkeys(("UNHEALTHY", "REFUSED", "ERROR", "GONE"), RED),
+    **dict.fromkeys(("STALE", "PAUSED", "STOPPED", "WAITS"), YELLOW),
+    **dict.fromkeys(("HEALTHY", "ADMITTED", "DONE"), GREEN),
+}
+
+
+def render(outcome: Outcome, options: argparse.Namespace) -> str:
+    """Return the result in its format."""
+    if options.format == "json":
+        return _json(outcome, options)
+    return _github(outcome, options) if options.format == "github" else _text(outcome, options)
+
+
+def emit(outcome: Outcome, options: argparse.Namespace) -> int:
+    """Print the result, and return the exit code."""
+    if text := render(outcome, options):
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not in UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")
+        print(text, flush=True)
+    if options.format == "text" and not outcome.lines:
+        for problem in outcome.problems:
+            complain(problem.message)
+    return outcome.exit_code
+
+
+def complain(message: str) -> None:
+    """Tell the user something that is not the result."""
+    print(f"elche: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def is_colored() -> bool:
+    """Return whether standard output shows colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(word: str) -> str:
+    """Return a word in its colour, if standard output shows it."""
+    return f"\x1b[{COLORS[word]}m{word}\x1b[0m" if word in COLORS and is_colored() else word
+
+
+def _text(outcome: Outcome, options: argparse.Namespace) -> str:
+    shown = [line for line in outcome.lines if not (options.quiet and line.is_calm)]
+    width = max((len(line.word) for line in shown), default=0)
+    return "\n".join(_line(line, width) for line in shown)
+
+
+def _line(line: Line, width: int) -> str:
+    if not width:
+        return printable(line.text)
+    return f"{paint(line.word)}{' ' * (width - len(line.word))}  {printable(line.text)}".rstrip()
+
+
+def _json(outcome: Outcome, options: argparse.Namespace) -> str:
+    document = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "command": options.verb,
+        "exit_code": outcome.exit_code,
+        "problems": [vars(one) for one in outcome.problems],
+        **outcome.data,
+    }
+    return json.dumps(jsonable(document), indent=2, allow_nan=False)
+
+
+def _github(outcome: Outcome, options: argparse.Namespace) -> str:
+    """Return workflow commands of GitHub Actions, and a summary."""
+    commands = [
+        f"::error title={escape_property(f'{one.kind} {one.path}'.strip())}"
+        f"::{escape_message(one.message)}"
+        for one in outcome.problems
+    ]
+    count = len(outcome.problems)
+    problems = "1 problem" if count == 1 else f"{count} problems"
+    return "\n".join((*commands, f"elche coord {options.verb}: {problems}"))
