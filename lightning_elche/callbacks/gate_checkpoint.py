@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_elche.contracts.filedigest import sha256_of_file
 from lightning_elche.contracts.runfolder.durable import rename_durably
-from lightning_elche.ops.state_digest import optimizer_state_digest
+from lightning_elche.ops.state_digest import ALGORITHM, optimizer_state_digest
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -21,12 +21,14 @@ class SavedCheckpoint:
     """What a checkpoint holds and how large it is.
 
     Attributes:
-        optimizer_state_sha: Digest of the optimizer states.
+        optimizer_state_algo: How the digest of the optimizer states was made.
+        optimizer_state_sha: The digest.
         optimizer_state_bytes: Size of their tensors.
-        checkpoint_sha256: Digest of the file.
+        checkpoint_sha256: Digest of the file, or of the content of the folder.
         checkpoint_bytes: Its size.
     """
 
+    optimizer_state_algo: str
     optimizer_state_sha: str
     optimizer_state_bytes: int
     checkpoint_sha256: str
@@ -91,6 +93,7 @@ class EpochCheckpoint:
         except OSError as err:
             return f"{type(err).__name__}: {err}"
         return SavedCheckpoint(
+            optimizer_state_algo=ALGORITHM,
             optimizer_state_sha=sha,
             optimizer_state_bytes=size,
             checkpoint_sha256=digest,

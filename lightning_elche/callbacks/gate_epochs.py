@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_elche.callbacks.gate_checkpoint import EpochCheckpoint
+from lightning_elche.callbacks.gate_checkpoint import EpochCheckpoint, SavedCheckpoint
 from lightning_elche.callbacks.gate_options import GateOptions
 from lightning_elche.callbacks.gate_run import GateRun
 from lightning_elche.contracts.float32 import perplexity
@@ -18,17 +18,26 @@ from lightning_elche.contracts.records import EpochRecord
 from lightning_elche.contracts.runfolder.artifacts import epoch_facts, write_epoch
 from lightning_elche.contracts.session import EpochEnd
 from lightning_elche.data.cycle import Cycle
-from lightning_elche.ops.state_digest import ALGORITHM
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning.pytorch import Trainer
 
-__all__ = ["GateEpochs"]
+__all__ = ["EpochSaver", "GateEpochs"]
 
 STOPS = {
     EpochEnd.EARLY_STOP: ("patience", "EARLY_STOP"),
     EpochEnd.TARGET: ("target", "TARGET_REACHED"),
 }
+
+
+class EpochSaver(Protocol):
+    """Saves the checkpoint of the present epoch."""
+
+    def save(self, trainer: Trainer, path: Path) -> SavedCheckpoint | str:
+        """As `EpochCheckpoint.save`."""
+        ...
 
 
 class GateEpochs:
@@ -39,10 +48,8 @@ class GateEpochs:
         run: Judges the steps.
         contract: What to judge by.
         options: As of `GateTrain`.
+        saver: Saves the checkpoints of epochs, `None` if nobody does.
         elapsed_s: How long the first epoch has lasted before, in seconds.
-
-    Attributes:
-        checkpoint: Saves the checkpoints of epochs.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class GateEpochs:
         contract: Contract,
         options: GateOptions,
         *,
+        saver: EpochSaver | None,
         elapsed_s: float = 0.0,
     ) -> None:
         self._trainer = trainer
@@ -61,7 +69,7 @@ class GateEpochs:
         self._has_warned = False
         self._has_cycled = False
         self._earlier_s = elapsed_s
-        self.checkpoint = EpochCheckpoint()
+        self._saver = saver
         self.begin()
 
     def begin(self) -> None:
@@ -69,6 +77,11 @@ class GateEpochs:
         self._began = time.monotonic() - self._earlier_s
         self._val_loss: float | None = None
         self._closed: tuple[EpochRecord, EpochEnd] | None = None
+
+    def note(self, checkpoint: dict[str, Any]) -> None:
+        """As `EpochCheckpoint.note`."""
+        if isinstance(self._saver, EpochCheckpoint):
+            self._saver.note(checkpoint)
 
     @property
     def elapsed_s(self) -> float:
@@ -213,15 +226,15 @@ class GateEpochs:
     def _save(self, record: EpochRecord) -> EpochRecord:
         """Save the epoch's checkpoint, then its metadata; return these."""
         template, metadata = self._contract.checkpoint_template, self._contract.metadata_template
-        if self._options.checkpoint == "off" or template is None or metadata is None:
+        if self._saver is None or template is None or metadata is None:
             return record
         folder = self._run.folder
         path = template.format(record.epoch, folder.run_dir)
-        saved = self.checkpoint.save(self._trainer, path)
+        saved = self._saver.save(self._trainer, path)
         if isinstance(saved, str):
             self._note_failure(f"{path.name}: {saved}", record)
             return record
-        record = replace(record, optimizer_state_algo=ALGORITHM, **asdict(saved))
+        record = replace(record, **asdict(saved))
         if self._trainer.is_global_zero:
             path = metadata.format(record.epoch, folder.run_dir)
             if not folder.attempt(path.name, lambda: write_epoch(path, record)):

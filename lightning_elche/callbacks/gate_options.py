@@ -20,7 +20,7 @@ __all__ = ["GateOptions", "Recovers", "check_trainer", "refuse_sharded"]
 
 CHOICES = {
     "mode": ("finetune", "from_scratch"),
-    "checkpoint": ("lightning", "off"),
+    "checkpoint": ("lightning", "partition", "off"),
     "on_write_error": ("warn", "raise"),
     "log_ranks": ("all", "zero"),
     "sync": ("auto", "immediate", "deferred"),
@@ -51,7 +51,7 @@ class GateOptions:
     val_loss: str
     num_tokens: Callable[[Any], int] | None
     clip_norm: float | None
-    checkpoint: Literal["lightning", "off"]
+    checkpoint: Literal["lightning", "partition", "off"]
     on_write_error: Literal["warn", "raise"]
     synthetic: bool
     log_ranks: Literal["all", "zero"]

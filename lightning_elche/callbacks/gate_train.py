@@ -12,8 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_elche.callbacks.gate_epochs import GateEpochs
+from lightning_elche.callbacks.gate_checkpoint import EpochCheckpoint
+from lightning_elche.callbacks.gate_epochs import EpochSaver, GateEpochs
 from lightning_elche.callbacks.gate_options import GateOptions, Recovers, check_trainer
+from lightning_elche.callbacks.gate_partition import EpochPartition, find_saver
 from lightning_elche.callbacks.gate_run import GateRun
 from lightning_elche.contracts.model import Contract
 
@@ -50,8 +52,9 @@ class GateTrain(Callback):
             `batch["input_ids"]`, else the leading size of the first tensor.
         clip_norm: Clip gradients to this norm, at the price of taking it once; replaces
             `Trainer(gradient_clip_val=...)`.
-        checkpoint: "lightning" to save a checkpoint of every epoch, "off" not to, which
-            GATE-TRAIN-002 does not forgive.
+        checkpoint: "lightning" to save a checkpoint of every epoch; "partition" to let the
+            `PartitionCheckpoint` of the Trainer do it, in a folder below `run_dir`; "off" not to,
+            which GATE-TRAIN-002 does not forgive. "partition" saves nothing in a fast dev run.
         on_write_error: "warn": train on and fail at the end. "raise": stop.
         synthetic: Declares scripted data, so that GATE-TRAIN-010 fails.
         log_ranks: "all" ranks write a step log, or only rank "zero".
@@ -92,7 +95,7 @@ class GateTrain(Callback):
         val_loss: str = "val_loss",
         num_tokens: Callable[[Any], int] | None = None,
         clip_norm: float | None = None,
-        checkpoint: Literal["lightning", "off"] = "lightning",
+        checkpoint: Literal["lightning", "partition", "off"] = "lightning",
         on_write_error: Literal["warn", "raise"] = "warn",
         synthetic: bool = False,
         log_ranks: Literal["all", "zero"] = "all",
@@ -122,6 +125,7 @@ class GateTrain(Callback):
             self.contract = contract if isinstance(contract, Contract) else Contract.load(contract)
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.recovery: Recovers | None = None
+        self._saver: EpochSaver | None = None
         self._run: GateRun | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -135,6 +139,7 @@ class GateTrain(Callback):
             # `log_dir` asks rank 0, on every rank.
             folder = trainer.log_dir or Path(trainer.default_root_dir) / DEFAULT_FOLDER
         self.run_dir = Path(trainer.strategy.broadcast(str(folder)))
+        self._saver = self._epoch_saver(trainer, self.run_dir)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if isinstance(callback, ModelCheckpoint) and getattr(
                 callback, "save_on_exception", False
@@ -143,6 +148,16 @@ class GateTrain(Callback):
                     "`ModelCheckpoint(save_on_exception=True)` would save a run that its contract "
                     "has aborted: GateTrain cannot stop it from doing so."
                 )
+
+    def _epoch_saver(self, trainer: Trainer, run_dir: Path) -> EpochSaver | None:
+        kind = self._options.checkpoint
+        if kind == "lightning":
+            return EpochCheckpoint()
+        if kind == "off":
+            return None
+        saver = find_saver(trainer, run_dir)
+        is_dry = getattr(trainer, "fast_dev_run", False)  # a PartitionCheckpoint saves nothing then
+        return None if is_dry else EpochPartition(saver, run_dir)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,7 +176,9 @@ class GateTrain(Callback):
         )
         self._run, self._restored = run, None
         elapsed_s = 0.0 if restored is None else restored["epoch_elapsed_s"]
-        self._epochs = GateEpochs(trainer, run, self.contract, self._options, elapsed_s=elapsed_s)
+        self._epochs = GateEpochs(
+            trainer, run, self.contract, self._options, saver=self._saver, elapsed_s=elapsed_s
+        )
         return run, self._epochs
 
     @override
@@ -256,7 +273,7 @@ class GateTrain(Callback):
     ) -> None:
         if self._run is None:
             return
-        self._epochs.checkpoint.note(checkpoint)
+        self._epochs.note(checkpoint)
         record = self._run.folder.record
         checkpoint[STATE_KEY] = {
             "run_id": record.run_id,

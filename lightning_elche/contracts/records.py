@@ -150,8 +150,8 @@ class EpochRecord:
         attempt: How many times the run was resumed before.
         optimizer_state_algo: How `optimizer_state_sha` was made.
         optimizer_state_bytes: Size of the optimizer states.
-        checkpoint_sha256: Digest of the checkpoint file.
-        checkpoint_bytes: Its size.
+        checkpoint_sha256: Digest of the checkpoint file, or of the content of its folder.
+        checkpoint_bytes: Size of the file or, but for the manifest, of the folder.
         train_loss_last100: Mean over the last 100 steps of the epoch.
         batches: Batches of the rank that has trained the fewest in the epoch; `None` where ranks
             share the batches by their speed.

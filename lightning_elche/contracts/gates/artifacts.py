@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lightning_elche.contracts.filedigest import sha256_of_file
 from lightning_elche.contracts.gates import ids as gateids
@@ -14,6 +14,13 @@ from lightning_elche.contracts.gates.tally import MAX_FINDINGS, Tally
 from lightning_elche.contracts.model import Contract
 from lightning_elche.contracts.records import EpochRecord
 from lightning_elche.contracts.runfolder.epochdir import EpochFolder
+from lightning_elche.contracts.runfolder.partitioned import (
+    FILE_SHA256,
+    CheckpointFault,
+    PartitionedCheckpoint,
+    read_partitioned,
+)
+from lightning_elche.contracts.runfolder.pointer import read_pointer
 from lightning_elche.contracts.verdicts import GateResult, Location
 
 __all__ = ["ArtifactEvidence", "Digest", "judge_artifacts"]
@@ -89,8 +96,11 @@ def _judge_checkpoint(
     if path is None or not HEX_DIGEST.fullmatch(told):
         return
     at = Location(path=epochs.checkpoint_paths[record.epoch])
-    _judge_bytes(tally, record, path, at)
     algorithm = record.optimizer_state_algo or DEFAULT_ALGORITHM
+    if algorithm == FILE_SHA256:
+        _judge_folder(tally, epochs.run_dir, record, path)
+        return
+    _judge_bytes(tally, record, path, at)
     found = None if digest is None else digest(path, algorithm)
     if found is None:
         tally.doubt("the digest of the optimizer states was not recomputed")
@@ -104,3 +114,36 @@ def _judge_bytes(tally: Tally, record: EpochRecord, path: Path, at: Location) ->
         tally.fail(f"{at.path}: has {size} bytes, not {record.checkpoint_bytes}", at)
     elif record.checkpoint_sha256 not in (None, sha256_of_file(path)):
         tally.fail(f"{at.path}: its digest is not {record.checkpoint_sha256}", at)
+
+
+def _judge_folder(tally: Tally, run_dir: Path, record: EpochRecord, path: Path) -> None:
+    """Judge a checkpoint that is a folder, to which the file of the epoch points."""
+    place = PurePosixPath(path.relative_to(run_dir).as_posix())
+    try:
+        folder = read_pointer(path, run_dir=run_dir)
+        place = folder
+        found = read_partitioned(run_dir, folder)
+    except CheckpointFault as err:
+        if err.is_unknown:
+            tally.doubt(f"{err.path}: {err}")
+        else:
+            tally.fail(f"{err.path}: {err}", Location(path=str(err.path)))
+    except (OSError, ValueError) as err:
+        tally.fail(f"{place}: {err}", Location(path=str(place)))
+    else:
+        for message in _differences(record, found):
+            tally.fail(f"{folder}: {message}", Location(path=str(folder)))
+
+
+def _differences(record: EpochRecord, found: PartitionedCheckpoint) -> Iterator[str]:
+    """Yield what the metadata of an epoch tell otherwise than its checkpoint."""
+    sha = record.optimizer_state_sha
+    if found.optimizer_state_sha != sha:
+        made = found.optimizer_state_sha
+        yield f"the digest of the optimizer states is {made}, not {sha}"
+    if record.checkpoint_sha256 not in (None, found.content_sha256):
+        yield f"its digest is {found.content_sha256}, not {record.checkpoint_sha256}"
+    if record.checkpoint_bytes not in (None, found.bytes):
+        yield f"has {found.bytes} bytes, not {record.checkpoint_bytes}"
+    if found.label != f"epoch-{record.epoch}":
+        yield f"is labelled {found.label!r}, not 'epoch-{record.epoch}'"

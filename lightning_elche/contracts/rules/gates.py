@@ -24,7 +24,8 @@ GATE_RULES = (
         rule="There are as many checkpoints and metadata files as completed epochs; metadata has "
         "its required fields and its own epoch number; the digest of the optimizer states is the "
         "one that the checkpoint gives; no evidence contradicts itself.",
-        evidence="checkpoints and metadata files, run.json; the digest is recomputed, with torch",
+        evidence="checkpoints and metadata files, run.json; the digest is recomputed, with torch, "
+        "or without it from the files of PartitionCheckpoint",
         remedy="Free space and keep all checkpoints of the run; a checkpoint that does not match "
         "its metadata must not ship.",
         abort=Abort.ARTIFACT_WRITE_FAILED,

@@ -35,6 +35,7 @@ class EpochFolder:
     """What there is of the epochs.
 
     Attributes:
+        run_dir: The folder of the run.
         metadata: What the metadata files of this run say, by epoch.
         metadata_paths: Where they lie, relative to the folder of the run.
         checkpoints: The checkpoints, by epoch.
@@ -42,6 +43,7 @@ class EpochFolder:
         problems: What is wrong with these files.
     """
 
+    run_dir: Path
     metadata: Mapping[int, EpochMetadata] = field(default_factory=dict)
     metadata_paths: Mapping[int, str] = field(default_factory=dict)
     checkpoints: Mapping[int, Path] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def read_epochs(
             metadata[file.epoch] = read
             paths[file.epoch] = search.relative(file.path)
     return EpochFolder(
+        run_dir=run_dir,
         metadata=metadata,
         metadata_paths=paths,
         checkpoints=checkpoints,
