@@ -44,6 +44,7 @@ class _Large:
     def __init__(self, place: int, chunks: tuple[Tensor, ...]) -> None:
         self._place = place
         self._chunks = chunks
+        self._is_plain = chunks[0].dtype == torch.float32
         self._begin = 0  # of the tensor, in memory
         self._sources: tuple[Tensor, ...] = ()
 
@@ -55,7 +56,8 @@ class _Large:
         sums = []
         for chunk, source in self._pairs(tensors):
             chunk.copy_(source)
-            sums.append(total(source))  # which is in the cache now
+            # It is in the cache now.
+            sums.append(source.sum() if self._is_plain else total(source))
         return sums
 
     def _pairs(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -159,7 +161,7 @@ class Blocks:
             views[place] = block.as_strided(like.size(), like.stride(), storage_offset=end)
             end += tensor.numel()
             if is_large:
-                size = block.numel() if tensor.is_cuda else most
+                size = most if is_summed else block.numel()
                 chunks = torch.split(block[begin:end], size)
                 self._parts.append((is_summed, _Large(place, chunks)))
                 begin = end

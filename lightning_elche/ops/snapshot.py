@@ -35,6 +35,16 @@ class Stateful(Protocol):
 Cell = tuple[torch.optim.Optimizer, Tensor, str]
 
 
+def _is_implied(cell: Cell) -> bool:
+    """Whether a tensor is finite if another one of the same parameter is.
+
+    Of a gradient that is not finite, or whose square is not, Adam's second moment keeps the trace
+    as long as the first one does.
+    """
+    optimizer, owner, key = cell
+    return key == "exp_avg" and "exp_avg_sq" in optimizer.state[owner]
+
+
 class Parts(NamedTuple):
     """The tensors that training changes."""
 
@@ -97,7 +107,7 @@ class LiveState:
         """
         named, cells = self.parts()
         kept = [named[name] for name in named.keys() - set(without)]
-        return totals([*kept, *cells.values()])
+        return totals([*kept, *(value for cell, value in cells.items() if not _is_implied(cell))])
 
     def infinite_buffers(self) -> frozenset[str]:
         """Return the buffers that hold what is not finite, such as a mask. Reads each."""
@@ -146,7 +156,10 @@ class Snapshot:
         """
         named, cells = live.parts() if parts is None else parts
         tensors = [*named.values(), *cells.values()]
-        is_kept = [name not in self._unchecked for name in named] + [True] * len(cells)
+        is_kept = [
+            *(name not in self._unchecked for name in named),
+            *(not _is_implied(cell) for cell in cells),
+        ]
         is_checked = [
             keeps and (tensor.is_floating_point() or tensor.is_complex())
             for keeps, tensor in zip(is_kept, tensors, strict=True)

@@ -236,6 +236,26 @@ def test_sums_tell_of_a_value_that_is_not_finite() -> None:
     assert seen == [True, False, True, False]
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "NAdam", "RAdam"])
+def test_gradients_that_were_not_finite_are_seen_in_moments(kind: str, bad: float) -> None:
+    """Or whose squares were not: in the second moments, however long ago it was."""
+    net = nn.Linear(3, 2)
+    optimizer = getattr(torch.optim, kind)(net.parameters())
+    live = LiveState(module=net, device=CPU, optimizers=[optimizer])
+    kept = [parameter.detach().clone() for parameter in net.parameters()]
+    for number in (bad, 1.0, 1.0):
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, number)
+        optimizer.step()
+    for parameter, before in zip(net.parameters(), kept, strict=True):
+        parameter.data.copy_(before)
+    snapshot = Snapshot()
+    snapshot.put(live)
+    for sums in (snapshot.sums, live.sums()):
+        assert not all(map(math.isfinite, read_together(sums)))
+
+
 def test_buffers_that_hold_infinities_from_the_start_are_not_looked_at() -> None:
     """Masks do; they come back like others."""
     net, _, live = made()
