@@ -15,9 +15,9 @@ import torch.distributed as dist
 
 from lightning_elche.distributed.control_store import ControlStore
 from lightning_elche.distributed.polling import pauses
-from lightning_elche.exceptions import PeerLost, RankFailed
+from lightning_elche.exceptions import ElCheError, PeerLost, RankFailed
 
-__all__ = ["Collectives", "GroupCollectives", "gather_lists"]
+__all__ = ["Collectives", "GroupCollectives", "gather_lists", "is_about_peers"]
 
 MIN_POLL_S, MAX_POLL_S = 0.0001, 0.002
 
@@ -176,9 +176,9 @@ class GroupCollectives:
         try:
             yield
         except RuntimeError as err:
-            raise self._explained(err, when) from err
+            raise self.explained(err, when) from err
 
-    def _explained(self, err: RuntimeError, when: str) -> RuntimeError:
+    def explained(self, err: RuntimeError, when: str) -> RuntimeError:
         """Return the error that tells most: the peer's own, ours, or what the backend said."""
         if isinstance(err, (RankFailed, PeerLost)):
             return err
@@ -202,6 +202,13 @@ class GroupCollectives:
                 )
             next(naps)
         work.wait()
+
+
+def is_about_peers(err: RuntimeError) -> bool:
+    """Whether a collective has failed since a peer is gone or late, rather than for its values."""
+    is_ours = isinstance(err, ElCheError)
+    # Gloo raises a plain error that names the file of its transport.
+    return not is_ours and (isinstance(err, dist.DistError) or "gloo/transport" in str(err))
 
 
 def _open(ranks: Sequence[int], backend: str, timeout: timedelta) -> _Groups:

@@ -307,6 +307,10 @@ class Run:
         event = self.wait_for_event(should_stop=False, wait_s=LAST_EVENT_S)
         return event if event.is_aligned else self.align(is_drained=True, should_stop=False)
 
+    def explained(self, err: RuntimeError, when: str) -> RuntimeError:
+        """As `GroupCollectives.explained`."""
+        return self._collectives.explained(err, when)
+
     def close(self) -> None:
         """Let go of what only this run used, unless it has failed and a peer may still need it."""
         self._script.close()

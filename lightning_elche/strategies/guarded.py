@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_elche.distributed.collectives import is_about_peers
+from lightning_elche.exceptions import PeerLost
 from lightning_elche.loops.alignment import Alignment
 
 if TYPE_CHECKING:
@@ -56,11 +60,15 @@ class GuardedStrategy(DDPStrategy):
     @override
     def barrier(self, *args: Any, **kwargs: Any) -> None:
         if self._alignment.allows("Strategy.barrier"):
-            super().barrier(*args, **kwargs)
+            with self._explaining("Strategy.barrier"):
+                super().barrier(*args, **kwargs)
 
     @override
     def broadcast(self, obj: T, src: int = 0) -> T:
-        return super().broadcast(obj, src) if self._alignment.allows("Strategy.broadcast") else obj
+        if not self._alignment.allows("Strategy.broadcast"):
+            return obj
+        with self._explaining("Strategy.broadcast"):
+            return super().broadcast(obj, src)
 
     @override
     def reduce(
@@ -76,13 +84,15 @@ class GuardedStrategy(DDPStrategy):
             # A mean of counts is fractional where ranks differ; the stock reduction floors it
             # (https://github.com/Lightning-AI/pytorch-lightning/issues/21859).
             tensor = tensor.double()
-        return super().reduce(tensor, group, reduce_op)
+        with self._explaining("Strategy.reduce"):
+            return super().reduce(tensor, group, reduce_op)
 
     @override
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         if not self._alignment.allows("Strategy.reduce_boolean_decision"):
             return decision
-        return super().reduce_boolean_decision(decision, all)
+        with self._explaining("Strategy.reduce_boolean_decision"):
+            return super().reduce_boolean_decision(decision, all)
 
     @override
     def all_gather(
@@ -90,4 +100,18 @@ class GuardedStrategy(DDPStrategy):
     ) -> Tensor:
         if not self._alignment.allows("Strategy.all_gather", has_local_answer=True):
             return tensor.unsqueeze(0)
-        return super().all_gather(tensor, group, sync_grads)
+        with self._explaining("Strategy.all_gather"):
+            return super().all_gather(tensor, group, sync_grads)
+
+    @contextmanager
+    def _explaining(self, call: str) -> Iterator[None]:
+        """Raise what the backend says of a peer that is gone as what it means."""
+        try:
+            yield
+        except RuntimeError as err:
+            if is_about_peers(err):
+                raise self._explained(err, call) from err
+            raise
+
+    def _explained(self, err: RuntimeError, call: str) -> RuntimeError:
+        return PeerLost((), f"A peer was lost in `{call}`: {err}")

@@ -89,6 +89,12 @@ class RunningStrategy(GuardedStrategy):
         """
         self.run.rounds.aborts.attach(source)
 
+    @override
+    def _explained(self, err: RuntimeError, call: str) -> RuntimeError:
+        if self._run is None:
+            return super()._explained(err, call)
+        return self._run.explained(err, f"in `{call}`")
+
     def act_on_requests(self, trainer: Trainer, event: AveragingEvent) -> None:
         """Save and pause if a rank has asked for it; every rank calls this, aligned."""
         if event.checkpoint:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_elche.distributed.collectives import GroupCollectives
+from lightning_elche.distributed.collectives import GroupCollectives, is_about_peers
 from lightning_elche.distributed.control_store import ControlStore, default_store
 from lightning_elche.exceptions import PeerLost, RankFailed
 from lightning_elche.testing import run_ranks
@@ -144,3 +144,19 @@ def test_closed_connection_is_explained_by_the_failure_of_a_peer(
     store.post_failure(1, "ValueError: no")
     with pytest.raises(RankFailed, match="ValueError: no"):
         collectives.sum_(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer"), True),
+        (dist.DistBackendError("NCCL error"), True),
+        (RuntimeError("Unsupported dtype"), False),
+        (PeerLost((1,), "rank 1 is gone; gloo/transport"), False),
+    ],
+)
+def test_errors_about_peers_are_told_from_those_about_values(
+    error: RuntimeError, expected: bool
+) -> None:
+    """So that a wrong call does not look like a lost peer."""
+    assert is_about_peers(error) is expected

@@ -221,7 +221,8 @@ class Asks(Callback):
 
 def ask() -> tuple[str, str]:
     asks = Asks()
-    fit(2, delays_ms=(1.0, 4.0), callbacks=[asks])
+    strategy = ElCheStrategy(cadence=CadenceConfig(anchor=2, max_anchor=2))
+    fit(2, delays_ms=(1.0, 4.0), callbacks=[asks], strategy=strategy)
     return json.dumps(asks.state), asks.explanation
 
 
