@@ -82,7 +82,7 @@ def test_the_model_of_the_cpu_is_found(tmp_path: Path) -> None:
     assert cpu_model(cpuinfo) == "Fast 9000"
 
 
-@pytest.mark.bench
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 @needs_two_cores
 def test_a_short_run_ends_with_a_table_and_all_results(tmp_path: Path) -> None:

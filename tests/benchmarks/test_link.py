@@ -36,7 +36,7 @@ def test_without_root_nothing_is_measured(
     assert "needs root, and the programs ip, tc and nsenter" in capsys.readouterr().err
 
 
-@pytest.mark.bench
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 @needs_two_cores
 @pytest.mark.skipif(not can_rate_limit(), reason="needs root, ip, tc and nsenter")

@@ -113,7 +113,7 @@ def test_table_shows_medians_and_ratios_within_a_repeat() -> None:
     assert len({len(line) for line in (head, ddp, world, node)}) == 1
 
 
-@pytest.mark.bench
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 @needs_hosts
 def test_a_short_run_measures_every_row(tmp_path: Path) -> None:

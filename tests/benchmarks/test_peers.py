@@ -56,7 +56,7 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return runs
 
 
-@pytest.mark.bench
+@pytest.mark.whole
 @pytest.mark.timeout(600)
 @needs_two_cores
 @pytest.mark.parametrize("mode", PACKAGED)

@@ -167,7 +167,7 @@ def test_events_show_the_guard_and_the_anchor() -> None:
     )
 
 
-@pytest.mark.bench
+@pytest.mark.whole
 @pytest.mark.timeout(400)
 @needs_two_cores
 def test_a_short_run_ends_with_a_table_a_picture_and_all_curves(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_a_fifth_of_the_digits_is_held_out() -> None:
     assert (len(train.dataset), len(val.dataset)) == (1438, 359)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_learns_the_digits_on_both_ranks(tmp_path: Path) -> None:
     """It ends with a good accuracy and the shares of both ranks, and no warning."""
@@ -28,7 +28,7 @@ def test_the_example_learns_the_digits_on_both_ranks(tmp_path: Path) -> None:
     assert sum(shares) == pytest.approx(100.0, abs=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
     """Nothing is accepted and ignored."""

@@ -9,7 +9,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(120)
 def test_resumed_run_has_the_fingerprint_of_the_whole_one(tmp_path: Path) -> None:
     """It says what it has resumed, and both fingerprints."""

@@ -10,7 +10,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_learns_the_digits_in_its_own_loop(tmp_path: Path) -> None:
     """It ends with a good accuracy, the shares and the last events, and no warning."""

@@ -56,7 +56,7 @@ def test_table_has_a_row_for_each_way() -> None:
     assert "91.0% (90.0%-92.0%)" in rows[0]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_compares_both_ways(tmp_path: Path) -> None:
     """It ends with a table, a verdict and a picture, and no warning."""

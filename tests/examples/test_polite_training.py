@@ -10,7 +10,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(120)
 def test_the_example_gives_way_to_others(tmp_path: Path) -> None:
     """While they compute, the training works for much less of the time."""

@@ -92,7 +92,7 @@ def test_the_summary_says_where_the_picture_is(summary: Summary, tmp_path: Path)
     assert str(picture) in render(summary, picture=picture, run_dir=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_runs_to_its_summary(tmp_path: Path) -> None:
     """A short run ends with the summary, without a warning on the terminal."""
@@ -106,7 +106,7 @@ def test_the_example_runs_to_its_summary(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "swimlane.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_command_line_of_lightning_runs_the_same_model(tmp_path: Path) -> None:
     """The YAML file names classes and options that exist."""

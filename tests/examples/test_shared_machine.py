@@ -10,7 +10,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(120)
 def test_no_other_run_may_start_while_the_example_trains(tmp_path: Path) -> None:
     """Afterwards one may."""

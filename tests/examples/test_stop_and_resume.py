@@ -12,7 +12,7 @@ from tests.examples.script import run_script
 SCRIPT = "examples/stop_and_resume.py"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """The second start makes only the steps that the first one has left."""

@@ -12,7 +12,7 @@ from tests.examples.script import run_script
 SCRIPT = "examples/stop_cleanly.py"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_the_example_is_halted_and_goes_on(tmp_path: Path) -> None:
     """The commands leave a checkpoint each, and the second start goes on from the last one."""

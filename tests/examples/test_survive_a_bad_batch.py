@@ -10,7 +10,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(120)
 def test_the_example_ends_as_if_the_batches_had_never_been_there(tmp_path: Path) -> None:
     """Both are told, and the run without Rollback shows what they would have done."""

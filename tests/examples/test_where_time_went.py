@@ -9,7 +9,7 @@ import pytest
 from tests.examples.script import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(120)
 def test_the_example_names_the_rank_with_the_slow_storage(tmp_path: Path) -> None:
     """And writes the page that shows it."""
