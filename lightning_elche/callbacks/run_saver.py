@@ -107,7 +107,7 @@ class RunSaver:
             Exception: What saving has raised, once the other steps were taken.
         """
         self._last_path = ""
-        self._control.has_met = True
+        self._control.has_met, self._control.agreed = True, (cause, reason)
         if saves:
             self._plan_save(partial(self._save_last, cause, step))
         emit("stop_agreed", cause=cause.name, reason=reason, step=step)

@@ -278,9 +278,10 @@ class RunStopper:
         left_s = None
         if control.budget is not None:
             left_s = round(control.budget.remaining_s(control.clock()), 1)
+        cause, reason = control.agreed if control.agreed[0] else (control.stop, control.reason)
         return {
-            "stop": control.stop.name,
-            "reason": control.reason,
+            "stop": cause.name,
+            "reason": reason,
             "left_s": left_s,
             "is_paused": control.is_paused,
             "checkpoint_requested": control.checkpoint,

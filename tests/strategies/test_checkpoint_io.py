@@ -77,11 +77,11 @@ def test_trainer_saves_with_the_plugin_alone(tmp_path: Path) -> None:
 
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:
-    """The name must tell the step, stores remove their own, and ranks do not share a save yet."""
+    """The name must tell the step, stores remove their own, and an executor has its workers."""
     io = PartitionCheckpointIO()
     with pytest.raises(ValueError, match="`path` must end in the step"):
         io.save_checkpoint(state(), tmp_path / "step-00000004")
     with pytest.raises(ValueError, match="`max_retained`"):
         io.remove_checkpoint(tmp_path / "step-00000004")
-    with pytest.raises(InvalidConfig, match="`executor` must be one of"):
+    with pytest.raises(InvalidConfig, match="`workers` must have an external one"):
         PartitionCheckpointIO(partitions=PartitionConfig(executor="endpoint"))

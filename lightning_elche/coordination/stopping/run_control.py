@@ -28,6 +28,7 @@ class RunControl:
         signals: The handlers that set the flags.
         is_paused: Whether the ranks wait for the end of a pause.
         has_met: Whether the ranks have agreed to stop, and all are at the same point.
+        agreed: Why and in which words, once they have.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,6 +49,7 @@ class RunControl:
             self.error: Exception | None = None
             self.is_paused = self.has_met = False
             self._stop, self._reason = StopCause.NONE, ""
+            self.agreed = (StopCause.NONE, "")
             self._requested_at: float | None = None
             self._pause = self._checkpoint = False
 
