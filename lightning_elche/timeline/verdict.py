@@ -14,7 +14,7 @@ WORDS = {
     "input": ("input-bound", "waiting for data (more loader workers, or faster storage)"),
     "average_transfer": (
         "link-bound",
-        "exchanging parameters (a faster link, `compression`, or a larger `max_anchor`)",
+        "exchanging parameters (a faster link, compression, or a larger max_anchor)",
     ),
     "hooks": ("hooks-bound", "callbacks, logging and the loop around its steps"),
     "checkpoint": ("checkpoint-bound", "saving checkpoints"),
@@ -74,7 +74,7 @@ def idle_ratio(times: RankTimes) -> float:
 
 
 def judge(ranks: Sequence[RankTimes], *, overhead_target: float) -> list[Verdict]:
-    """Return what cost the ranks time, by rank, the largest share first.
+    """Return what cost the ranks time, the largest share first.
 
     Args:
         ranks: Of the run.
@@ -91,8 +91,8 @@ def judge(ranks: Sequence[RankTimes], *, overhead_target: float) -> list[Verdict
                 f"waits {ratio:.1%} of its time for others."
             )
             found.append(Verdict(rank=times.rank, kind="straggler", text=text, ratio=ratio))
-        verdicts += sorted(found, key=lambda verdict: -verdict.ratio)
-    return verdicts
+        verdicts += found
+    return sorted(verdicts, key=lambda verdict: -verdict.ratio)
 
 
 def _bounds(times: RankTimes, overhead_target: float) -> Iterator[Verdict]:

@@ -28,7 +28,7 @@ def test_verdicts_and_a_table_are_printed(run: Path, capsys: pytest.CaptureFixtu
     """A line for each rank, in percent of its time."""
     assert call(run) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Rank 0 (cpu on box) is hooks-bound: 5.0% of its time")
+    assert lines[0].startswith("Rank 1 (cpu on box) is input-bound: 40.0% of its time")
     assert lines[-1].split() == [
         "1",
         "6.5",
@@ -49,7 +49,7 @@ def test_result_as_json_names_ranks_and_causes(
     assert call(run, "--format", "json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["ranks"][1]["seconds"]["input"] == pytest.approx(2.4)
-    assert [verdict["rank"] for verdict in result["verdicts"]] == [0, 1, 1]
+    assert [verdict["rank"] for verdict in result["verdicts"]] == [1, 0, 1]
 
 
 def test_trace_page_and_picture_are_written(run: Path, tmp_path: Path) -> None:
