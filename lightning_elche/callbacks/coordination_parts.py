@@ -14,6 +14,7 @@ from lightning_elche.callbacks.fault_guard import FaultGuard
 from lightning_elche.callbacks.governor_hooks import DRAIN_S, HostHooks, drain, uploading_io
 from lightning_elche.callbacks.run_stopper import RunStopper
 from lightning_elche.coordination.component import Component
+from lightning_elche.coordination.host.claim import Claim
 from lightning_elche.coordination.registry.admit_threshold import shortage
 from lightning_elche.coordination.registry.durations_table import DurationTable
 from lightning_elche.coordination.registry.registry import Registry
@@ -59,12 +60,14 @@ def build_parts(run: CoordinationRun) -> tuple[tuple[Component, ...], RunStopper
         durations=_durations_of(run),
         control=lambda: stopper.control,
     )
+    claim = Claim(lambda: host.requested_duty, host.limit_duty)
     admission = Admission(
         config.limits,
         run.open_registry,
         threshold=lambda: shortage(config.thresholds, Path(run.trainer.default_root_dir)),
         expected_s=lambda: host.expected_s,
         environment=run.environment,
+        claim=claim if config.governor.enabled else None,
     )
     export = Exporter(config.export, status=run.status, health=run.health, is_ready=run.is_ready)
     stopper = RunStopper(

@@ -106,6 +106,22 @@ class HostHooks:
         """How long the fit will take in nine of ten cases; `None` before `setup`."""
         return None if self._durations is None else self._durations.estimate.p90_s
 
+    # For who splits the machine
+
+    @property
+    def requested_duty(self) -> float | None:
+        """The part of the time that this rank asks for; `None` if nothing holds it to a part."""
+        throttle = self._throttle
+        if throttle is None or not self._governor.enabled:
+            return None
+        return throttle.governor.requested
+
+    def limit_duty(self, granted: float | None) -> None:
+        """Let this rank take at most a part of the time, `None` for no limit; from any thread."""
+        throttle = self._throttle
+        if throttle is not None:
+            throttle.governor.limit = granted
+
     # For who stops the run
 
     def deadline(self) -> tuple[float | None, str]:

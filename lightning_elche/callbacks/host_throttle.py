@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lightning_elche.callbacks.child_ranks import gather_objects
 from lightning_elche.callbacks.host_gpu import gpu_signal
 from lightning_elche.callbacks.run_events import emit
 from lightning_elche.coordination.host.governor import Duty, Governor
@@ -34,7 +35,7 @@ class RankThrottle:
     and the others more. Where ranks make equal steps, all wait for the one that sleeps most.
 
     Args:
-        trainer: About to train.
+        trainer: About to train; every rank makes this object at the same point.
         config: Of the governor.
         targets: What it steers to.
         control: Returns what ends the run; a sleep ends with it.
@@ -42,7 +43,7 @@ class RankThrottle:
         signal: Returns the signal in percent. Default: what `config` names.
 
     Raises:
-        ValueError: If there is no GPU to take a signal from.
+        ValueError: On all ranks, if one of them has no GPU to take a signal from.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class RankThrottle:
         signal: Callable[[], float] | None = None,
     ) -> None:
         self._strategy, self._device = trainer.strategy, trainer.strategy.root_device
-        self._signal = signal or signal_of(self._device, config.signal)
+        self._signal = signal or signal_of(trainer, config.signal)
         self._name, self._period_s = config.signal, config.period_s
         self._control, self._is_on = control, is_on
         self.governor, self._duty = Governor(config, targets), Duty()
@@ -110,6 +111,7 @@ class RankThrottle:
             "signal": self._name,
             "percent": percent,
             "duty": self.governor.duty,
+            "limit": self.governor.limit,
             "slept_s": self.slept_s,
             "action": None if percent is None else self.governor.action(percent),
             "in_target_range": percent is not None and self.governor.targets.is_in_range(percent),
@@ -137,18 +139,23 @@ class RankThrottle:
             self.governor.reset()
 
 
-def signal_of(device: torch.device, name: str) -> Callable[[], float]:
-    """Return what reads the signal of a governor.
+def signal_of(trainer: Trainer, name: str) -> Callable[[], float]:
+    """Return what reads the signal of a governor; every rank calls this at the same point.
 
     Raises:
-        ValueError: If it is one of a GPU, and there is none.
+        ValueError: On all ranks, if it is one of a GPU, and one of them has none.
     """
     if name == "cpu":
         return CpuProbe().percent
-    read = gpu_signal(device, name)
-    if read is None:
+    strategy = trainer.strategy
+    read = gpu_signal(strategy.root_device, name)
+    own = None if read is not None else strategy.root_device.type
+    others = gather_objects(strategy, own, world_size=trainer.world_size)
+    lacking = {rank: device for rank, device in enumerate(others) if device is not None}
+    if read is None or lacking:
+        rank, device = next(iter(lacking.items()))
         raise ValueError(
-            f"`signal` must be 'cpu' where ranks train on {device.type!r}, got {name!r}, which is "
-            "of a GPU."
+            f"`signal` must be 'cpu' where ranks train on {device!r}, got {name!r}, which is of a "
+            f"GPU. Rank {rank} has none."
         )
     return read

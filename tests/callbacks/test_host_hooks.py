@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche import CadenceConfig, ElCheStrategy
-from lightning_elche.callbacks import governor_hooks
+from lightning_elche.callbacks import governor_hooks, host_throttle
 from lightning_elche.callbacks.governor_hooks import HostHooks
 from lightning_elche.callbacks.host_durations import fingerprint_of
 from lightning_elche.callbacks.host_gpu import gpu_signal, nvml_signal
@@ -229,7 +229,15 @@ def test_signal_of_a_gpu_needs_one() -> None:
 
 
 def fit_throttled(folder: Path) -> Any:
-    """Train on two ranks, the first of which is told that its machine is busy."""
+    """Train on two ranks, the first of which is told that its machine is busy.
+
+    Before that, fail to, since only the first is told that it has a GPU.
+    """
+    if int(os.environ["RANK"]) == 0:
+        host_throttle.gpu_signal = lambda *_: lambda: 0.0
+    hosted = Hosted(HostHooks(governor=GovernorConfig(enabled=True, signal="power")))
+    with pytest.raises(ValueError, match="`signal` must be 'cpu'") as lacking:
+        fit(2, callbacks=[hosted], default_root_dir=folder)
     if int(os.environ["RANK"]) == 0:
         governor_hooks.RankThrottle = partial(RankThrottle, signal=lambda: 100.0)
     else:
@@ -246,17 +254,19 @@ def fit_throttled(folder: Path) -> Any:
         strategy=ElCheStrategy(timeout_s=30.0, policy="async"),
     )
     throttled = [sum(event.reports[rank].throttle_ms for event in told) for rank in range(2)]
-    return throttled, told[-1].plan.shares, hooks.window_times.count == len(told)
+    is_timed = hooks.window_times.count == len(told)
+    return throttled, told[-1].plan.shares, is_timed, str(lacking.value)
 
 
 def test_share_of_a_rank_that_sleeps_goes_to_the_others(tmp_path: Path) -> None:
-    """Its sleeps are told to all, and nobody waits for them."""
+    """Its sleeps are told to all, and nobody waits for them; a rank without signal ends all."""
     for result in run_ranks(fit_throttled, world_size=2, folder=tmp_path):
-        throttled, shares, is_timed = result.value
+        throttled, shares, is_timed, lacking = result.value
         assert throttled[0] > 100.0
         assert throttled[1] == 0.0
         assert shares[0] < 0.35
         assert is_timed
+        assert lacking.endswith("got 'power', which is of a GPU. Rank 1 has none.")
 
 
 # Thresholds

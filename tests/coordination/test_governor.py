@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lightning_elche.coordination.host.governor import Duty, Governor, GovernorConfig
 from lightning_elche.coordination.host.pid import Pid
 from lightning_elche.coordination.host.targets import TargetConfig
+from lightning_elche.coordination.registry.negotiate import negotiate
 
 percents = st.floats(0.0, 100.0)
 
@@ -49,6 +51,89 @@ def test_duty_stays_between_its_limits(signal: list[float], duty_min: float) -> 
     """Whatever the signal does."""
     governor = Governor(GovernorConfig(duty_min=duty_min))
     assert all(duty_min <= governor.update(percent) <= 1.0 for percent in signal)
+
+
+@given(st.lists(st.tuples(percents, st.none() | st.floats(0.0, 1.0)), max_size=40))
+def test_duty_never_exceeds_its_limit(seen: list[tuple[float, float | None]]) -> None:
+    """At once, and whatever the signal does; `duty_min` is left in any case."""
+    governor = Governor(GovernorConfig(duty_min=0.1))
+    for percent, limit in seen:
+        governor.limit = limit
+        most = 1.0 if limit is None else max(limit, 0.1)
+        assert 0.1 <= governor.duty <= most
+        assert 0.1 <= governor.update(percent) <= most
+
+
+def test_limit_is_not_worked_off_when_it_is_lifted() -> None:
+    """The duty rises from where it was, and the sum of errors has not grown meanwhile."""
+    governor = Governor()
+    governor.limit = 0.4
+    for _ in range(1000):
+        governor.update(40.0)
+    governor.limit = None
+    assert governor.duty == 0.4
+    assert governor.update(70.0) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("signal", "limit", "percent", "requested"),
+    [
+        ("gpu", None, 95.0, 1.0),
+        ("cpu", 0.4, 95.0, 1.0),
+        ("power", None, 70.0, 1.0),
+        ("power", 0.4, 70.0, 1.0),
+        ("power", 0.4, 90.0, 0.375),  # 20 points less by half a point each, of which 1.25 times
+        ("temperature", None, 72.0, 1.0),
+    ],
+)
+def test_all_is_asked_for_unless_heat_or_power_forbid_it(
+    signal: Any, limit: float | None, percent: float, requested: float
+) -> None:
+    """What others use as well is no reason to ask for less."""
+    governor = Governor(GovernorConfig(signal=signal, kp=1.0 / 3.0, ki=0.0, ema=0.0))
+    governor.limit = limit
+    governor.update(percent)
+    assert governor.requested == pytest.approx(requested)
+
+
+def split(num_tasks: int, seed: int, headroom: float | None = None) -> list[float]:
+    """Duties of tasks that split a machine, long after others have used half of it for a while.
+
+    Args:
+        num_tasks: Each of which alone would keep the machine busy.
+        seed: Of noise, and of when they ask.
+        headroom: What they ask for, relative to what they take. Default: as a governor says.
+    """
+    draw = random.Random(seed)
+    tasks = [Governor() for _ in range(num_tasks)]
+    begins = [100 * i + draw.randrange(30) for i in range(num_tasks)]
+    asked: dict[int, float] = {}
+    for period in range(900):
+        active = [i for i in range(num_tasks) if period >= begins[i]]
+        for i in active:
+            if (period - begins[i]) % 30 == 0:
+                own = tasks[i]
+                asked[i] = own.requested if headroom is None else headroom * own.duty
+                grants = negotiate([(one, 1.0) for one in asked.values()], 0.8)
+                own.limit = dict(zip(asked, grants, strict=True))[i]
+        used = 50.0 * (400 <= period < 500) + sum(100.0 * tasks[i].duty for i in active)
+        for i in active:
+            tasks[i].update(min(100.0, used + draw.uniform(-2.0, 2.0)))
+    return [one.duty for one in tasks]
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3])
+def test_tasks_that_split_a_machine_get_about_the_same(num_tasks: int) -> None:
+    """At least two thirds of a fair part, and together what the machine should do."""
+    for seed in range(10):
+        duties = split(num_tasks, seed)
+        assert min(duties) > 2.0 / 3.0 * 0.7 / num_tasks
+        assert sum(duties) == pytest.approx(0.7, abs=0.05)
+
+
+def test_tasks_that_asked_for_what_they_take_would_never_take_more() -> None:
+    """Those who needed the machine are gone, and it is less than half in use."""
+    assert all(sum(split(2, seed, headroom=1.0)) < 0.5 for seed in range(10))
 
 
 def test_idle_machine_is_left_at_full_duty() -> None:

@@ -561,6 +561,9 @@ def test_tasks_split_a_host_by_weight(tmp_path: Path, host: FakeHost) -> None:
     assert registry.heartbeat(second, requested=1.0).grant == 0.5
     assert registry.heartbeat(first, requested=1.0).grant == 0.25
     assert registry.heartbeat(first).grant is None
+    assert registry.heartbeat(second, requested=1.0).grant == 0.5
+    registry.heartbeat(first, requested=0.0)
+    assert registry.heartbeat(second, requested=1.0).grant == 0.75
 
 
 def test_new_registry_has_the_limits_of_the_table(tmp_path: Path, host: FakeHost) -> None:

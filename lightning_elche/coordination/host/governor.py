@@ -13,6 +13,9 @@ __all__ = ["Duty", "Governor", "GovernorConfig"]
 SIGNALS = ("gpu", "cpu", "temperature", "power")
 MAX_SLEEP_S = 1.0
 MAX_OWED_S = 10.0
+# A task that others have pressed out of these must not ask for less: it would stay pressed out.
+SHARED = ("gpu", "cpu")
+HEADROOM = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,8 @@ class Governor:
         targets: Where the signal should be.
 
     Attributes:
-        duty: Part of the time for work, `duty_min` to 1.
+        limit: The most that `duty` may be, but never less than `duty_min`; `None` for no limit. Any
+            thread may set it.
 
     Example:
         >>> governor = Governor()
@@ -80,7 +84,29 @@ class Governor:
         self.targets = targets or TargetConfig()
         own = self.config
         self._pid = Pid(kp=own.kp, ki=own.ki, kd=own.kd, ema=own.ema)
-        self.duty = 1.0
+        self._steered = 1.0
+        self.limit: float | None = None
+
+    @property
+    def duty(self) -> float:
+        """Part of the time for work, `duty_min` to 1."""
+        return min(self._steered, self._most)
+
+    @property
+    def requested(self) -> float:
+        """The part of the time to ask for, where several tasks split it.
+
+        All of it, since training can use it; but a quarter more than it takes where heat or power
+        hold it back, not `limit`: what it cannot use is for others.
+        """
+        if self.config.signal in SHARED or self._steered >= self._most:
+            return 1.0
+        return min(HEADROOM * self._steered, 1.0)
+
+    @property
+    def _most(self) -> float:
+        limit = self.limit
+        return 1.0 if limit is None else min(max(limit, self.config.duty_min), 1.0)
 
     @property
     def components(self) -> tuple[float, float, float]:
@@ -89,10 +115,10 @@ class Governor:
 
     def update(self, percent: float) -> float:
         """Take in the signal, once in every control period, and return the duty."""
-        low = self.config.duty_min
-        saturated = int(self.duty >= 1.0) - int(self.duty <= low)
+        low, high, duty = self.config.duty_min, self._most, self.duty
+        saturated = int(duty >= high) - int(duty <= low)
         change = self._pid.step(self.targets.optimal_pct - percent, saturated=saturated)
-        self.duty = min(max(self.duty + change / 100.0, low), 1.0)
+        self._steered = min(max(duty + change / 100.0, low), high)
         return self.duty
 
     def action(self, percent: float) -> Literal["scale_up", "hold", "scale_down"]:
@@ -102,9 +128,9 @@ class Governor:
         return "scale_down" if percent > self.targets.scale_down_above_pct else "hold"
 
     def reset(self) -> None:
-        """Work all the time, and forget the past."""
+        """Work as much as `limit` allows, and forget the past."""
         self._pid.reset()
-        self.duty = 1.0
+        self._steered = 1.0
 
     def state_dict(self) -> dict[str, float | None]:
         """Return duty and what the controller remembers."""
@@ -112,7 +138,7 @@ class Governor:
 
     def load_state_dict(self, state: dict[str, float | None]) -> None:
         """Continue from `state`."""
-        self.duty = state["duty"] or 1.0
+        self._steered = state["duty"] or 1.0
         self._pid.load_state_dict(state)
 
     def __repr__(self) -> str:

@@ -148,7 +148,8 @@ class Registry:
 
         Args:
             lease_id: Whose.
-            requested: The part of the host's time that it asks for.
+            requested: The part of the host's time that it asks for; `None` leaves it as it is, since
+                a command and the task in it both give signs of life.
             utilization_pct: Of the host.
             vram_peak_bytes: GPU memory that the task has used at most.
             ram_peak_bytes: The same of memory.
@@ -160,7 +161,7 @@ class Registry:
             if lease is None:
                 return Beat(is_held=False)
             session.connection.execute(
-                "UPDATE lease SET beat_s = ?, requested = ?, "
+                "UPDATE lease SET beat_s = ?, requested = COALESCE(?, requested), "
                 "vram_peak_bytes = MAX(COALESCE(vram_peak_bytes, 0), COALESCE(?, 0)), "
                 "ram_peak_bytes = MAX(COALESCE(ram_peak_bytes, 0), COALESCE(?, 0)), "
                 "cores_used = COALESCE(?, cores_used) WHERE id = ?",
@@ -175,7 +176,7 @@ class Registry:
                     session.now_s,
                 )
             grant = grant_of(session.connection, lease, self._target_ratio)
-        return Beat(is_held=True, grant=grant)
+        return Beat(is_held=True, grant=None if requested is None else grant)
 
     def release(self, lease_id: str, *, succeeded: bool | None) -> bool:
         """Take a lease back, and return whether it was held.
