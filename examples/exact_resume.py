@@ -65,6 +65,7 @@ def main() -> None:
     print(f"whole run   {whole}\nresumed run {resumed}")
     if whole != resumed:
         raise SystemExit("the fingerprints differ")
+    print("The fingerprints are equal: the resumed run ended as the whole one did.")
 
 
 if __name__ == "__main__":

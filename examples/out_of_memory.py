@@ -45,7 +45,10 @@ def main() -> None:
     )
     trainer.fit(NextCharacter(), DataLoader(files, batch_size=None, shuffle=True))
     if trainer.is_global_zero:
-        print(f"There are {len(files)} files of up to {max(map(len, files.texts)):,} characters.")
+        print(
+            f"There are {len(files)} files of up to {max(map(len, files.texts)):,} characters.\n"
+            "Rank 0 trained those that rank 1 skipped, but for any that it skipped at the very end."
+        )
 
 
 class Files(Dataset[Tensor]):

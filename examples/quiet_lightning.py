@@ -8,6 +8,8 @@ import warnings
 ADVICE = (
     # The data sets are small and in memory: a worker process would only copy them.
     ".*does not have many workers.*",
+    # Only the example with a classifier that could be validated, and is not.
+    ".*but have no .val_dataloader.*",
     # An idiom inside lightning 2.6 that recent releases of torch deprecate.
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",
 )

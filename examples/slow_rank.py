@@ -9,11 +9,15 @@ from lightning.pytorch import Callback
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    import torch
     from lightning.pytorch import LightningModule, Trainer
 
 
 class SlowDown(Callback):
-    """Lets one rank take `factor` times as long for each training batch, by sleeping after it.
+    """Lets one rank take `factor` times as long for each training batch, by sleeping within it.
+
+    It sleeps before the optimizer steps, so that a timeline shows the time as computing, and adds
+    what the last batch took after that.
 
     Args:
         rank: The global rank to slow down.
@@ -25,7 +29,7 @@ class SlowDown(Callback):
             raise ValueError(f"`factor` must be >= 1, got {factor}. It says how much slower.")
         self.rank = rank
         self.factor = factor
-        self._begun = 0.0
+        self._begun = self._rest_s = 0.0
         self._overslept_s = 0.0
 
     @override
@@ -35,11 +39,18 @@ class SlowDown(Callback):
         self._begun = time.perf_counter()
 
     @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if trainer.global_rank == self.rank:
+            self.stretch(time.perf_counter() - self._begun + self._rest_s)
+        self._begun, self._rest_s = time.perf_counter(), 0.0
+
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_rank == self.rank:
-            self.stretch(time.perf_counter() - self._begun)
+        self._rest_s += time.perf_counter() - self._begun
 
     def stretch(self, compute_s: float) -> None:
         """Sleep so that a batch of `compute_s` seconds takes `factor` times as long.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classify_digits import DigitClassifier, digit_loaders
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from quiet_lightning import quiet_lightning
 from slow_rank import SlowDown
@@ -65,6 +65,15 @@ class StopAt(Callback):
         """Called after each averaging event; here all ranks agree on the number of steps."""
         if RANK == 1 and self.step is not None and event.global_step >= self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say what has happened, and what to do next."""
+        del pl_module
+        if trainer.is_global_zero:
+            why = type(exception).__name__
+            print(f"stopped at step {trainer.global_step} ({why}); start it again, and it goes on")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,15 @@ class Commands(Callback):
             if at == self._batches and trainer.is_global_zero:
                 write_command(self._folder, name, at=time.time(), by="the example", reason="a test")
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say what has happened, and what to do next."""
+        del pl_module
+        if trainer.is_global_zero:
+            why = type(exception).__name__
+            print(f"stopped at step {trainer.global_step} ({why}); start it again, and it goes on")
+
 
 def main() -> None:
     """Train, from where the last run was stopped if there was one."""
@@ -76,7 +85,7 @@ def main() -> None:
         enable_model_summary=False,
     )
     stopped = Coordination.resume_path(options.out)
-    if stopped is not None:
+    if stopped is not None and trainer.is_global_zero:
         print(f"going on from {Path(stopped).name}")
     trainer.fit(DigitClassifier(), *digit_loaders(), ckpt_path=stopped)
     if trainer.is_global_zero:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightning_elche.cli.arguments import parse_path
 from lightning_elche.cli.checkpoint_output import FORMATS, Outcome, emit, render
 from lightning_elche.exceptions import ElCheError
 
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _failed(err: Exception, options: argparse.Namespace) -> Outcome:
-    from lightning_elche.cli.checkpoint_places import exit_code_of
+    from lightning_elche.cli.checkpoint_places import exit_code_of, explained
 
     given = (getattr(options, name, None) for name in ("path", "path_a", "path_b"))
     path = " ".join(path for path in given if path is not None)
@@ -65,7 +66,8 @@ def _failed(err: Exception, options: argparse.Namespace) -> Outcome:
         what = "a group of tensors is" if isinstance(err, MemoryError) else "a tree is nested"
         message = f"{path}: {what} too large for this machine"
         return Outcome.error(type(err).__name__, message, path, UNREADABLE)
-    return Outcome.error(type(err).__name__, str(err), path, exit_code_of(err, options.bad_source))
+    code = exit_code_of(err, options.bad_source)
+    return Outcome.error(type(err).__name__, explained(err), path, code)
 
 
 def _add(
@@ -92,7 +94,7 @@ def _add_verify(own: Verbs) -> None:
     parser = _add(
         own, "verify", "check one checkpoint, or each one of a root", bad="one is not right"
     )
-    parser.add_argument("path", type=_path, metavar="PATH", help="a checkpoint, or a root")
+    parser.add_argument("path", type=parse_path, metavar="PATH", help="a checkpoint, or a root")
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument(
         "--shallow",
@@ -113,7 +115,7 @@ def _add_verify(own: Verbs) -> None:
 
 def _add_ls(own: Verbs) -> None:
     parser = _add(own, "ls", "list the checkpoints of a root", bad="a manifest is not right")
-    parser.add_argument("path", type=_path, metavar="ROOT", help="the folder of checkpoints")
+    parser.add_argument("path", type=parse_path, metavar="ROOT", help="the folder of checkpoints")
     parser.add_argument(
         "--all", action="store_true", help="also archive, quarantine and temporary folders"
     )
@@ -132,7 +134,7 @@ def _add_diff(own: Verbs) -> None:
     )
     for name in ("a", "b"):
         parser.add_argument(
-            f"path_{name}", type=_path, metavar=name.upper(), help="a checkpoint, or a root"
+            f"path_{name}", type=parse_path, metavar=name.upper(), help="a checkpoint, or a root"
         )
 
 
@@ -147,7 +149,7 @@ def _add_replay(own: Verbs) -> None:
     )
     for name, text in (("a", "EXPECTED"), ("b", "ACTUAL")):
         parser.add_argument(
-            f"path_{name}", type=_path, metavar=text, help="a record (jsonl), or a root"
+            f"path_{name}", type=parse_path, metavar=text, help="a record (jsonl), or a root"
         )
 
 
@@ -155,7 +157,7 @@ def _add_gc(own: Verbs) -> None:
     parser = _add(
         own, "gc", "remove what dead processes have left in a root", bad="a deletion failed"
     )
-    parser.add_argument("path", type=_path, metavar="ROOT", help="the folder of checkpoints")
+    parser.add_argument("path", type=parse_path, metavar="ROOT", help="the folder of checkpoints")
     parser.add_argument(
         "--keep",
         type=_positive,
@@ -186,18 +188,14 @@ def _add_export(own: Verbs) -> None:
         help="a Lightning file or torch.distributed.checkpoint, which need torch, or the digests "
         "of all files as an unsigned in-toto Statement of OpenSSF Model Signing",
     )
-    parser.add_argument("out", type=_path, metavar="OUT", help="a new file or, for dcp, folder")
+    parser.add_argument(
+        "out", type=parse_path, metavar="OUT", help="a new file or, for dcp, folder"
+    )
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     text = "a checkpoint, or a root, of which the newest good one is taken"
-    parser.add_argument("path", type=_path, metavar="CKPT", help=text)
-
-
-def _path(text: str) -> str:
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
-    return text
+    parser.add_argument("path", type=parse_path, metavar="CKPT", help=text)
 
 
 def _positive(text: str) -> int:

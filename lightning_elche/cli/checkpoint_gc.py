@@ -33,6 +33,8 @@ def gc(options: argparse.Namespace) -> Outcome:
     is_waiting = not options.apply and any(fate.is_removed for fate in report.fates)
     if is_waiting:
         say("nothing was removed; --apply removes", options)
+    if not report.fates:
+        say(f"{root} has nothing to remove", options)
     return Outcome(
         lines=tuple(
             Line(

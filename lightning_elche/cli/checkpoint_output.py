@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightning_elche.cli.streams import is_colored, write_result
 from lightning_elche.contracts.reports.printable import printable
 from lightning_elche.contracts.reports.workflow import escape_message, escape_property
 from lightning_elche.contracts.strictjson import jsonable
@@ -111,9 +110,7 @@ def emit(text: str, outcome: Outcome, options: argparse.Namespace) -> None:
     if options.output is not None:
         Path(options.output).write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
     elif text:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not in UTF-8
-            sys.stdout.reconfigure(errors="backslashreplace")
-        print(text)
+        write_result(text)
     if not outcome.lines:  # the verb could not go on
         for problem in outcome.problems:
             print(f"elche: {printable(problem.message)}", file=sys.stderr)
@@ -126,17 +123,17 @@ def say(message: str, options: argparse.Namespace) -> None:
 
 
 def _text(outcome: Outcome, options: argparse.Namespace) -> str:
-    is_colored = options.output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    has_colors = options.output is None and is_colored()
     shown = [line for line in outcome.lines if not (options.quiet and line.is_calm)]
     width = max((len(line.word) for line in shown), default=0)
-    return "\n".join(_line(line, width, is_colored) for line in shown)
+    return "\n".join(_line(line, width, has_colors) for line in shown)
 
 
-def _line(line: Line, width: int, is_colored: bool) -> str:
+def _line(line: Line, width: int, has_colors: bool) -> str:
     if not width:
         return printable(line.text)
     word = line.word
-    if is_colored and word in COLORS:
+    if has_colors and word in COLORS:
         word = f"\x1b[{COLORS[word]}m{word}\x1b[0m"
     return f"{word}{' ' * (width - len(line.word))}  {printable(line.text)}".rstrip()
 

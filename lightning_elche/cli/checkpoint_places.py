@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lightning_elche.cli.checkpoint_output import say
+from lightning_elche.cli.streams import told
 from lightning_elche.partition.errors import (
     CheckpointError,
     Corrupt,
@@ -19,9 +20,18 @@ from lightning_elche.partition.manifest import MANIFEST
 from lightning_elche.partition.read_root import choose_checkpoint
 from lightning_elche.partition.store_names import parse_checkpoint_name
 
-__all__ = ["OTHER_FORMAT", "UNREADABLE", "checkpoint_at", "checkpoints_at", "exit_code_of", "place"]
+__all__ = [
+    "OTHER_FORMAT",
+    "UNREADABLE",
+    "checkpoint_at",
+    "checkpoints_at",
+    "exit_code_of",
+    "explained",
+    "place",
+]
 
 USAGE, UNREADABLE, OTHER_FORMAT = 2, 3, 4
+HINT = "Name a checkpoint, such as step-00000042, or the folder that PartitionCheckpoint writes to."
 
 
 def place(text: str) -> Path:
@@ -65,6 +75,14 @@ def checkpoint_at(fs: Fs, text: str, options: argparse.Namespace) -> Path:
         say(f"skipped: {reason}", options)
     say(f"{choice.path.name} of {path}", options)
     return choice.path
+
+
+def explained(err: Exception) -> str:
+    """Return what is wrong, and what to name where nothing was found."""
+    if isinstance(err, NoCheckpointFound):
+        return f"{err}. {HINT}"
+    is_place = isinstance(err, (FileNotFoundError, NotADirectoryError))
+    return f"{told(err)} {HINT}" if is_place else told(err)
 
 
 def exit_code_of(err: Exception, bad: int = 1) -> int:

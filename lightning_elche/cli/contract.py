@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lightning_elche.cli.arguments import parse_path
 from lightning_elche.cli.contract_output import FORMATS, Outcome, emit
+from lightning_elche.cli.streams import told
 from lightning_elche.contracts.reports.text import QUIET, VERBOSE
 from lightning_elche.contracts.rules.catalog import GROUPS
 
@@ -54,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         outcome = verb(options)
     except OSError as err:
-        print(f"elche: {err}", file=sys.stderr)
+        print(f"elche: {told(err)}", file=sys.stderr)
         return UNREADABLE
     emit(outcome, options)
     return outcome.exit_code
@@ -93,14 +95,16 @@ def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMAT
 
 def _add_validate(own: Verbs) -> None:
     parser = _add(own, "validate", "check that contracts are valid")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a contract in YAML")
+    parser.add_argument(
+        "files", type=parse_path, nargs="+", metavar="FILE", help="a contract in YAML"
+    )
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
     _add_format(parser)
 
 
 def _add_check(own: Verbs) -> None:
     parser = _add(own, "check", "judge a run by the files it has written")
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of the run")
+    parser.add_argument("run_dir", type=parse_path, metavar="RUN_DIR", help="the folder of the run")
     parser.add_argument(
         "--contract", metavar="FILE", help="judge by this one, not by the copy of the run"
     )
@@ -118,7 +122,7 @@ def _add_check(own: Verbs) -> None:
     parser.add_argument("--vocab-size", type=_positive, help="of a run without run.json")
     parser.add_argument("--device", help="of a run without run.json: cpu, cuda, ...")
     parser.add_argument(
-        "--no-deep", action="store_true", help="do not open checkpoints, which needs torch"
+        "--no-deep", action="store_true", help="do not open Lightning's checkpoints: needs torch"
     )
     _add_leniency(parser)
     parser.add_argument(
@@ -141,16 +145,16 @@ def _add_leniency(parser: argparse.ArgumentParser) -> None:
 
 def _add_compare(own: Verbs) -> None:
     parser = _add(own, "compare", "judge whether a run repeats another")
-    parser.add_argument("run_a", metavar="RUN_A", help="the folder of a run")
-    parser.add_argument("run_b", metavar="RUN_B", help="that of the other")
+    parser.add_argument("run_a", type=parse_path, metavar="RUN_A", help="the folder of a run")
+    parser.add_argument("run_b", type=parse_path, metavar="RUN_B", help="that of the other")
     _add_leniency(parser)
     _add_format(parser)
 
 
 def _add_diff(own: Verbs) -> None:
     parser = _add(own, "diff", "tell which rules of a contract became weaker")
-    parser.add_argument("old", metavar="OLD", help="the contract before")
-    parser.add_argument("new", metavar="NEW", help="the contract after")
+    parser.add_argument("old", type=parse_path, metavar="OLD", help="the contract before")
+    parser.add_argument("new", type=parse_path, metavar="NEW", help="the contract after")
     parser.add_argument(
         "--allow-weaker", action="store_true", help="exit with 0 although a rule became weaker"
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_elche.cli.streams import is_colored, write_result
 from lightning_elche.contracts.reports import github as report_github
 from lightning_elche.contracts.reports import json as report_json
 from lightning_elche.contracts.reports import junit as report_junit
@@ -57,9 +56,7 @@ def emit(outcome: Outcome, options: argparse.Namespace) -> None:
         if isinstance(outcome.result, Report):
             say(summary(outcome.result), options)
     elif text:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not in UTF-8
-            sys.stdout.reconfigure(errors="backslashreplace")
-        print(text)
+        write_result(text)
 
 
 def say(message: str, options: argparse.Namespace) -> None:
@@ -74,10 +71,5 @@ def _text(result: Report | str, options: argparse.Namespace) -> str:
     report = limit_findings(result, getattr(options, "max_findings", sys.maxsize))
     if options.format != "text":
         return _RENDERERS[options.format](report)
-    return report_text.render(
-        report, verbosity=options.verbosity, is_colored=_is_colored(options.output)
-    )
-
-
-def _is_colored(output: str | None) -> bool:
-    return output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    has_colors = options.output is None and is_colored()
+    return report_text.render(report, verbosity=options.verbosity, is_colored=has_colors)

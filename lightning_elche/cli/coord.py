@@ -10,7 +10,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightning_elche.cli.arguments import parse_path
 from lightning_elche.cli.coord_output import FORMATS, Outcome, emit
+from lightning_elche.cli.streams import told
 from lightning_elche.exceptions import RegistryUnreachable
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     except RegistryUnreachable as err:
         outcome = Outcome.error(type(err).__name__, str(err), "", NOT_THERE)
     except (ValueError, OSError, RuntimeError, sqlite3.Error) as err:
-        outcome = Outcome.error(type(err).__name__, str(err), "", INVALID)
+        outcome = Outcome.error(type(err).__name__, told(err), "", INVALID)
     return outcome if isinstance(outcome, int) else emit(outcome, options)
 
 
@@ -195,12 +197,17 @@ def _add_config(own: Verbs) -> None:
     config = _add(
         own, "config", "print the options and their defaults", "  3  the file cannot be read\n"
     )
-    config.add_argument("--check", metavar="FILE", help="tell whether this file is valid instead")
+    config.add_argument(
+        "--check", type=parse_path, metavar="FILE", help="tell whether this file is valid instead"
+    )
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", metavar="FILE", help="coordination.yaml with limits and place of the registry"
+        "--config",
+        type=parse_path,
+        metavar="FILE",
+        help="coordination.yaml with limits and place of the registry",
     )
 
 

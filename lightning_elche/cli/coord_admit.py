@@ -16,7 +16,7 @@ from lightning_elche.coordination.registry.lease_keeper import (
     LeaseKeeper,
 )
 from lightning_elche.coordination.registry.place import AnyRegistry, open_registry
-from lightning_elche.coordination.registry.request import Decision, Lease, Request
+from lightning_elche.coordination.registry.request import FINAL, Decision, Lease, Request
 
 __all__ = ["admit"]
 
@@ -25,6 +25,10 @@ LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 
 def admit(options: argparse.Namespace) -> int:
     """Start the command when it may, and return its exit code."""
+    if options.timeout is not None and not options.wait:
+        raise ValueError(
+            "`--timeout` must be given with `--wait`: without it nothing is waited for."
+        )
     config = configured(options)
     with contextlib.closing(HeldCommand(options.command)) as command:
         registry = open_registry(config)
@@ -92,10 +96,19 @@ def _run(registry: AnyRegistry, lease: Lease, command: HeldCommand, delay_s: flo
 
 
 def _refused(decision: Decision, options: argparse.Namespace) -> int:
-    message = f"{options.command[0]} was not started: {decision.code}: {decision.reason}"
+    reason = f"{decision.code}: {decision.reason.removesuffix('.')}"
+    message = f"{options.command[0]} was not started: {reason}. {_advice(decision, options)}"
     outcome = Outcome(
         data={"decision": decision.to_dict()},
         problems=(Problem("", decision.code, message),),
         exit_code=options.refused_code,
     )
     return emit(outcome, options)
+
+
+def _advice(decision: Decision, options: argparse.Namespace) -> str:
+    if decision.code in FINAL:
+        return "Ask for less."
+    if decision.code == "unreachable":
+        return "Start `elche coord serve` there, or set `limits: {on_unreachable: allow}`."
+    return "Try again later." if options.wait else "`--wait` waits for its turn."

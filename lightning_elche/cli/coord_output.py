@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import sys
 
 from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, table
+from lightning_elche.cli.streams import is_colored, write_result
 from lightning_elche.contracts.reports.printable import printable
 from lightning_elche.contracts.reports.workflow import escape_message, escape_property
 from lightning_elche.contracts.strictjson import jsonable
@@ -21,7 +20,6 @@ __all__ = [
     "Problem",
     "complain",
     "emit",
-    "is_colored",
     "paint",
     "render",
     "table",
@@ -47,9 +45,7 @@ def render(outcome: Outcome, options: argparse.Namespace) -> str:
 def emit(outcome: Outcome, options: argparse.Namespace) -> int:
     """Print the result, and return the exit code."""
     if text := render(outcome, options):
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not in UTF-8
-            sys.stdout.reconfigure(errors="backslashreplace")
-        print(text, flush=True)
+        write_result(text)
     if options.format == "text" and not outcome.lines:
         for problem in outcome.problems:
             complain(problem.message)
@@ -59,11 +55,6 @@ def emit(outcome: Outcome, options: argparse.Namespace) -> int:
 def complain(message: str) -> None:
     """Tell the user something that is not the result."""
     print(f"elche: {printable(message)}", file=sys.stderr, flush=True)
-
-
-def is_colored() -> bool:
-    """Return whether standard output shows colours."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def paint(word: str) -> str:

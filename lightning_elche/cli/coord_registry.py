@@ -13,7 +13,7 @@ from lightning_elche.coordination.config import CoordinationConfig
 from lightning_elche.coordination.registry.admit_threshold import shortage
 from lightning_elche.coordination.registry.machine import read_machine
 from lightning_elche.coordination.registry.place import AnyRegistry, open_registry
-from lightning_elche.coordination.registry.request import Decision, Request, Rule
+from lightning_elche.coordination.registry.request import FINAL, Decision, Request, Rule
 
 __all__ = ["configured", "opened", "release", "request_of", "reserve", "reset_breaker", "why"]
 
@@ -90,7 +90,8 @@ def reset_breaker(options: argparse.Namespace) -> Outcome:
 
 def _lines(decision: Decision) -> Iterator[Line]:
     word = "ADMITTED" if decision.allowed else "REFUSED"
-    again = f" Ask again in {decision.retry_after_s:.1f} s." if decision.retry_after_s else ""
+    may_change = decision.retry_after_s > 0.0 and decision.code not in FINAL
+    again = f" Ask again in {decision.retry_after_s:.1f} s." if may_change else ""
     yield Line(f"{decision.code}: {decision.reason}.{again}", word, decision.allowed)
     yield from (_rule_line(rule) for rule in decision.rules)
 
@@ -104,4 +105,6 @@ def _done(text: str) -> Outcome:
 
 
 def _unknown(name: str) -> Outcome:
-    return Outcome.error("Unknown", f"The registry knows no {name!r}.", name, UNKNOWN)
+    return Outcome.error(
+        "Unknown", f"The registry knows no {name!r}. See `elche coord why`.", name, UNKNOWN
+    )

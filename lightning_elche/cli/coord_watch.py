@@ -27,7 +27,7 @@ def watch(options: argparse.Namespace) -> Outcome | int:
     """Show frames until the run ends; a single one if nobody looks at a terminal."""
     try:
         folder = run_at(options.folder)
-        if options.format == "text" and sys.stdout.isatty():
+        if options.format == "text" and sys.stdout is not None and sys.stdout.isatty():
             return _keep_watching(folder, options.every)
         seen = look(folder)
     except NoRun as err:

@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_elche.cli.arguments import parse_picture
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.simulation import Scenario, SimulatedRun, simulate
 from lightning_elche.timeline.causes import Slice
@@ -22,6 +22,7 @@ __all__ = ["add_to"]
 
 BATCHES_PER_RANK = 1000
 MAX_LANES = 16
+LEAST, MOST = 1e-9, 1e15  # beyond any machine, and far from where floats end
 BITS_PER_VALUE = 32.0
 BITS_PER_MS_OF_MBIT = 1000.0
 
@@ -64,12 +65,21 @@ def add_to(verbs: Verbs) -> None:
     )
     parser.add_argument("--anchor", type=int, default=10, help="anchor at the start")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
-    parser.add_argument("--png", type=Path, help="also draw the run to this file")
+    parser.add_argument(
+        "--png", type=parse_picture, metavar="FILE", help="also draw the run to this file"
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> str:
     ranks = options.ranks or len(options.speeds)
+    batches = getattr(options, "batches", BATCHES_PER_RANK * ranks)
+    if ranks < 2:
+        raise ValueError(
+            "`--speeds` must be of at least 2 ranks, such as 1,0.25, or add `--ranks`."
+        )
+    if batches < ranks:
+        raise ValueError(f"`--batches` must be at least {ranks}, one for each rank, got {batches}.")
     speeds = list(islice(cycle(options.speeds), ranks))
     values = options.parameters * (1 + options.optimizer_states)
     transfer_ms = options.event_ms + _exchange_ms(values, options.link, len(speeds))
@@ -77,7 +87,7 @@ def _run(options: argparse.Namespace) -> str:
         Scenario(
             world_size=len(speeds),
             step_ms=lambda rank, _: options.step_ms / speeds[rank],
-            batches=getattr(options, "batches", BATCHES_PER_RANK * ranks),
+            batches=batches,
             epochs=options.epochs,
             transfer_ms=transfer_ms,
             cadence=CadenceConfig(anchor=options.anchor, max_anchor=max(200, options.anchor)),
@@ -167,6 +177,8 @@ def _positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (value > 0.0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    if not LEAST <= value <= MOST:
+        raise argparse.ArgumentTypeError(
+            f"must be a number from {LEAST:g} to {MOST:g}, got {text!r}"
+        )
     return value

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_elche.cli.arguments import parse_path, parse_picture
+from lightning_elche.cli.streams import write_result
 from lightning_elche.timeline.aligned import RankTimeline, RunTimeline, load
 from lightning_elche.timeline.causes import CAUSES
 from lightning_elche.timeline.reader import NoEvents
@@ -36,12 +38,14 @@ def add_to(verbs: Verbs) -> None:
         epilog="Exit code: 0; 1 if --fail-idle is exceeded; 2 if that could not be done; 3 if "
         "there are no events; 4 if a rank has none.",
     )
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument("run_folder", metavar="RUN", type=parse_path, help="folder of the run")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="TRACE", help="trace for ui.perfetto.dev (.json[.gz])"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="report for a browser")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="picture; needs matplotlib")
+    parser.add_argument(
+        "--png", type=parse_picture, metavar="FILE", help="picture; needs matplotlib"
+    )
     parser.add_argument(
         "--detail", type=_window_range, metavar="A:B", help="draw each step of windows A to B - 1"
     )
@@ -61,12 +65,13 @@ def add_to(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        timeline = load(options.run_folder, since_s=options.since, until_s=options.until)
+        timeline = load(Path(options.run_folder), since_s=options.since, until_s=options.until)
     except NoEvents as err:
         print(f"elche: {err}", file=sys.stderr)
         return NO_EVENTS
     _write_files(timeline, options)
-    print(json.dumps(_result(timeline), indent=2) if options.format == "json" else _text(timeline))
+    is_json = options.format == "json"
+    write_result(json.dumps(_result(timeline), indent=2) if is_json else _text(timeline))
     if timeline.missing:
         return RANK_MISSING
     limit = math.inf if options.fail_idle is None else options.fail_idle

@@ -31,7 +31,10 @@ def read_coordination(path: Path) -> dict[str, Mapping[str, object]]:
     if problems:
         first = problems[0]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ValueError(f"{path}::{json_path(first.steps)}: {first.message}{more}")
+        raise ValueError(
+            f"{path}::{json_path(first.steps)}: {first.message}{more}. "
+            "`elche coord config` prints a valid file."
+        )
     assert isinstance(value, dict)
     return {
         name: {key: one for key, one in section.items() if not key.startswith(OWN)}

@@ -124,3 +124,9 @@ def test_number_is_at_least_one(root: Path, number: str) -> None:
     """Argparse's exit code is 2."""
     with pytest.raises(SystemExit, match="2"):
         gc(root, "--keep", number)
+
+
+def test_empty_root_is_said_to_be_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of nothing at all."""
+    assert gc(tmp_path) == 0
+    assert capsys.readouterr() == ("", f"elche: {tmp_path} has nothing to remove\n")

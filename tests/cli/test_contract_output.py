@@ -51,7 +51,7 @@ def test_quiet_says_nothing_where_all_is_well(
 def test_file_that_cannot_be_written_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2: the outcome would be lost."""
     assert main([*VALIDATE, "-o", "/nowhere/report.txt"]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+    assert capsys.readouterr().err == "elche: /nowhere/report.txt does not exist.\n"
 
 
 @pytest.mark.parametrize("name", ["json", "sarif"])

@@ -89,6 +89,7 @@ def test_second_of_two_is_refused_or_waits_for_its_turn(start: Start, tmp_path: 
     code, out, err = ended(start("echo", "second", options=("--refused-code", "75")))
     assert (code, out) == (75, "")
     assert err.startswith("elche: echo was not started: host_limit: 1 of kind train on ")
+    assert err.endswith(" `--wait` waits for its turn.\n")
     code, out, err = ended(start("echo", options=("--format", "json")))
     assert (code, json.loads(out)["decision"]["code"], err) == (1, "host_limit", "")
     waiting = start("echo", "second", options=("--wait",))
@@ -143,3 +144,16 @@ def test_registry_that_does_not_answer_refuses_or_allows(
     found = ended(start("echo", "x"))
     assert found[:2] == (code, out)
     assert words in found[2]
+
+
+def test_command_that_never_fits_is_advised_to_ask_for_less(start: Start) -> None:
+    """Waiting would not help."""
+    code, _, err = ended(start("true", options=("--ram", "99999TB")))
+    assert code == 1
+    assert err.endswith("it never fits. Ask for less.\n")
+
+
+def test_timeout_of_no_wait_is_refused(start: Start) -> None:
+    """It would mean nothing."""
+    code, _, err = ended(start("true", options=("--timeout", "1")))
+    assert (code, err.split(":")[1]) == (2, " `--timeout` must be given with `--wait`")

@@ -127,7 +127,7 @@ def test_reservation_keeps_others_out_until_it_is_released() -> None:
         (["serve", "--host", "0.0.0.0"], "Set `ELCHE_TOKEN`"),
         (["reserve", "a", "--gpus", "0"], "`gpus` must be >= 1"),
         (["status", "-q", "-v"], "not allowed with argument"),
-        (["why", "--config", "/none"], "No such file"),
+        (["why", "--config", "/none"], "/none does not exist"),
     ],
     ids=" ".join,
 )
@@ -187,7 +187,7 @@ def test_defaults_are_printed_as_a_file_that_is_valid(
         ("version: 1\nstop: {grace_s: -5}\n", 2, "::$.stop.grace_s: `grace_s` must be > 0"),
         ("version: 1\nstops: {}\n", 2, "stops"),
         ("version: 1\nstop: [\n", 2, "coordination.yaml"),
-        (None, 3, "No such file"),
+        (None, 3, "does not exist"),
     ],
 )
 def test_file_that_is_not_valid_is_told_from_one_that_cannot_be_read(

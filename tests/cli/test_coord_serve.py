@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,3 +58,14 @@ def test_verbs_use_the_registry_of_another_machine(
     assert not (tmp_path / "own" / "registry.db").exists()
     process.terminate()
     assert process.wait(timeout=60.0) == 0
+
+
+def test_port_that_is_taken_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what to do about it."""
+    monkeypatch.setenv("ELCHE_COORD_DIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["coord", "serve", "--port", str(port)]) == 2
+    assert f"another process listens on port {port} of 127.0.0.1" in capsys.readouterr().err

@@ -75,10 +75,10 @@ def test_picture_is_drawn_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batches", "1"], "`dataloader` must have at least 2 batches"),
+        (["--batches", "1"], "`--batches` must be at least 2, one for each rank, got 1"),
         (["--anchor", "0"], "`anchor` must be >= 1, got 0"),
-        (["--speeds", "1"], "`world_size` must be >= 2, got 1"),
-        (["--png", "/nowhere/run.png"], "No such file or directory"),
+        (["--speeds", "1"], "`--speeds` must be of at least 2 ranks"),
+        (["--png", "/nowhere/run.png"], "/nowhere/run.png does not exist"),
     ],
 )
 def test_impossible_request_is_explained(
@@ -91,7 +91,14 @@ def test_impossible_request_is_explained(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--speeds", "1,x"], ["--speeds", "0,1"], ["--step-ms", "-1"], ["--ranks", "1"]],
+    [
+        ["--speeds", "1,x"],
+        ["--speeds", "0,1"],
+        ["--speeds", "1e-300,1e300"],
+        ["--step-ms", "-1"],
+        ["--ranks", "1"],
+        ["--png", "picture"],
+    ],
 )
 def test_wrong_argument_is_refused(arguments: list[str]) -> None:
     """Argparse's exit code is 2."""

@@ -36,11 +36,15 @@ def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return fake
 
 
-def train_batch(callback: SlowDown, time: FakeTime, *, rank: int, compute_s: float) -> None:
-    """Let `rank` train a batch."""
+def train_batch(
+    callback: SlowDown, time: FakeTime, *, rank: int, compute_s: float, after_s: float = 0.0
+) -> None:
+    """Let `rank` train a batch, of which `after_s` seconds come after the callback has slept."""
     trainer: Any = SimpleNamespace(global_rank=rank)
     callback.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
     time.now += compute_s
+    callback.on_before_optimizer_step(trainer, None, None)  # type: ignore[arg-type]
+    time.now += after_s
     callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
 
 
@@ -48,6 +52,14 @@ def test_a_batch_of_the_slow_rank_takes_factor_times_as_long(fake_time: FakeTime
     """Half a second of work at factor 4 takes two seconds."""
     train_batch(SlowDown(rank=1, factor=4.0), fake_time, rank=1, compute_s=0.5)
     assert fake_time.now == 2.0
+
+
+def test_what_a_batch_takes_after_the_sleep_counts_for_the_next(fake_time: FakeTime) -> None:
+    """The step of the optimizer comes then."""
+    callback = SlowDown(rank=1, factor=3.0)
+    for _ in range(2):
+        train_batch(callback, fake_time, rank=1, compute_s=1.0, after_s=0.5)
+    assert fake_time.slept == [2.0, 3.0]
 
 
 def test_the_other_ranks_do_not_sleep(fake_time: FakeTime) -> None:

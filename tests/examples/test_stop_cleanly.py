@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def test_the_example_is_halted_and_goes_on(tmp_path: Path) -> None:
     options = ("--devices", "1", "--checkpoint-at", "10", "--halt-at", "300")
     halted = run_script(SCRIPT, *options, folder=tmp_path)
     assert halted.code == 143, halted.stderr
+    assert re.match(r"stopped at step \d+ .*; start it again", halted.stdout)
     folder = tmp_path / "runs/stop_cleanly/elche"
     (requested,), (stopped,) = folder.glob("requested-*.ckpt"), folder.glob("stop-*.ckpt")
     assert not any((folder / name).exists() for name in ("HALT", "CHECKPOINT"))

@@ -69,7 +69,8 @@ class RunFolder:
         step_logs = _step_logs(path, run)
         if run is None and not step_logs:
             raise RunUnreadable(
-                f"`RUN_DIR` must have {RUN_FILE} or {steps_name(0)}, {path} has neither."
+                f"`RUN_DIR` must have {RUN_FILE} or {steps_name(0)}, {path} has neither. "
+                "Train with `GateTrain(run_dir=...)`."
             )
         logs = tuple(_event_logs(path, step_logs))
         return cls(

@@ -40,7 +40,8 @@ def cooldown(connection: sqlite3.Connection, host: str, limits: LimitsConfig, no
         "SELECT MAX(at_s) FROM spawn_log WHERE host = ?", (host,)
     ).fetchone()
     since_s = float("inf") if last_s is None else now_s - last_s
-    reason = f"last start on {host} {since_s:.1f} s ago, {limits.cooldown_s:g} s between two"
+    ago = "none before" if last_s is None else f"{since_s:.1f} s ago"
+    reason = f"last start on {host}: {ago}, {limits.cooldown_s:g} s between two"
     wait_s = max(0.0, limits.cooldown_s - since_s)
     return Rule(code="cooldown", is_met=wait_s <= 0.0, reason=reason, retry_after_s=wait_s)
 

@@ -148,8 +148,8 @@ class Registry:
 
         Args:
             lease_id: Whose.
-            requested: The part of the host's time that it asks for; `None` leaves it as it is, since
-                a command and the task in it both give signs of life.
+            requested: The part of the host's time that it asks for; `None` leaves it as it is,
+                since a command and the task in it both give signs of life.
             utilization_pct: Of the host.
             vram_peak_bytes: GPU memory that the task has used at most.
             ram_peak_bytes: The same of memory.
