@@ -176,6 +176,7 @@ def test_moments_that_stay_local_are_clean_after_sitting_out() -> None:
     assert second["has_finite_moments"]
 
 
+@pytest.mark.timing  # on a busy machine one rank may be without a step between two events
 def test_ranks_go_back_together_if_none_is_sound() -> None:
     """To the last average with which a batch was healthy, not the one that failed twice."""
     # By counts, since the first steps of a busy machine may take as long as all others.

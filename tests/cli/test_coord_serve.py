@@ -29,14 +29,16 @@ def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         text=True,
     )
     assert process.stderr is not None
-    told = re.fullmatch(
-        r"elche: (http://127\.0\.0\.1:\d+) can be read and written with the token\n",
-        process.stderr.readline(),
-    )
-    assert told is not None
-    yield process, told[1]
-    process.kill()
-    process.communicate(timeout=60.0)
+    try:
+        told = re.match(
+            r"elche: (http://127\.0\.0\.1:\d+) can be read, and written with the token",
+            process.stderr.readline(),
+        )
+        assert told is not None
+        yield process, told[1]
+    finally:
+        process.kill()
+        process.communicate(timeout=60.0)
 
 
 @pytest.mark.slow
