@@ -110,7 +110,7 @@ def show_threads() -> None:
     names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     found = [name for name in names if "gloo" in name]
     # In one piece, since the ranks share the output.
-    os.write(1, f"threads of gloo: {found}\n".encode())
+    os.write(1, f"threads of gloo: {found}\\n".encode())
 
 
 import lightning_elche
