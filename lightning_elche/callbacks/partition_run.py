@@ -186,7 +186,8 @@ class PartitionRun:
         self.saver.poll()
         if event.is_aligned and event.crossed_nodes:
             self._point(event.global_step, self._replicas.after_average(event))
-            self._save_if_due(is_epoch_complete=event.is_epoch_complete)
+            strategy: Any = self._trainer.strategy  # ElCheStrategy
+            self._save_if_due(is_epoch_complete=strategy.is_epoch_trained(event))
 
     def is_due_at(self, step: int) -> bool:
         """Return whether a checkpoint is due at a step of all ranks; the same on each of them."""

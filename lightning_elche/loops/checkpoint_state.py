@@ -10,6 +10,7 @@ from lightning_elche.distributed.rounds_parts import RoundsState
 __all__ = ["RunState", "resume_on_one_device", "with_agreed_progress"]
 
 BATCHES = "epoch_loop.batch_progress"
+EPOCHS = "epoch_progress"
 VALIDATION = "epoch_loop.val_loop.batch_progress"
 AUTOMATIC = "epoch_loop.automatic_optimization.optim_progress"
 MANUAL = "epoch_loop.manual_optimization.optim_step_progress"
@@ -34,7 +35,7 @@ def with_agreed_progress(
     global_step: int,
     epoch_batches: int,
     world_size: int,
-    is_complete_for_others: bool = True,
+    is_epoch_trained: bool = True,
 ) -> dict[str, Any]:
     """Return the state of the fit loop with the counts that DDP would have, had it done the work.
 
@@ -46,9 +47,10 @@ def with_agreed_progress(
         global_step: Optimizer steps of all ranks.
         epoch_batches: Batches that all ranks have trained in this epoch.
         world_size: Number of ranks. A complete epoch is one for any number of ranks.
-        is_complete_for_others: Whether no other rank has data left in this epoch.
+        is_epoch_trained: Whether nothing of this epoch's data is left, for no rank. If it is, the
+            epoch goes on after a resume, though the rank that saves had finished it.
     """
-    is_last_batch = state[BATCHES]["is_last_batch"] and is_complete_for_others
+    is_last_batch = state[BATCHES]["is_last_batch"] and is_epoch_trained
     progress = {**state[BATCHES], "is_last_batch": is_last_batch}
     trained = epoch_batches // (1 if is_last_batch else world_size)
     # After the last batch without a validation, stock loops save before the batch is complete, and
@@ -58,10 +60,16 @@ def with_agreed_progress(
         count = trained if span == "current" else progress[span]["processed"]
         counts = dict.fromkeys(progress[span], count)
         progress[span] = {**counts, "completed": count - open_batches}
+    epochs = state[EPOCHS]
+    if not is_epoch_trained:
+        epochs = {
+            span: {**counts, "processed": counts["completed"]} for span, counts in epochs.items()
+        }
     optimizer = state[AUTOMATIC]["optimizer"]
     optimizer = {**optimizer, "step": _at(optimizer["step"], global_step)}
     return {
         **state,
+        EPOCHS: epochs,
         BATCHES: progress,
         AUTOMATIC: {**state[AUTOMATIC], "optimizer": optimizer},
         MANUAL: _at(state[MANUAL], global_step),

@@ -93,9 +93,9 @@ class ElCheEpochLoop(TrainingEpochLoop):
         return strategy.run.rounds.epoch_batches if strategy.is_running else 0
 
     @property
-    def is_complete_for_others(self) -> bool:
-        """Whether no other rank had data left in this epoch at its last event, if there was one."""
-        return self._event is None or self._event.is_epoch_complete
+    def is_trained(self) -> bool:
+        """Whether nothing was left of this epoch's data at its last event, if there was one."""
+        return self._event is None or strategy_of(self.trainer).is_epoch_trained(self._event)
 
     @property
     def is_in_step(self) -> bool:
@@ -229,9 +229,9 @@ class ElCheEpochLoop(TrainingEpochLoop):
         trainer.should_stop = event.should_stop
         if event.is_epoch_complete:
             show_epoch_end(trainer, event.epoch_batches)
-            if not self.batch_progress.is_last_batch:  # since others of the next epoch follow
-                self.batch_progress.is_last_batch = True
-                self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+            self.batch_progress.is_last_batch = True  # though others of the next epoch may follow
+            if self.is_trained:
+                super().update_lr_schedulers("epoch", update_plateau_schedulers=False)
         validates = self._should_check_val_fx(data_fetcher)
         super().on_advance_end(data_fetcher)
         self._batches_that_stepped = self.global_step
@@ -311,9 +311,9 @@ class ElCheEpochLoop(TrainingEpochLoop):
 
     @override
     def update_lr_schedulers(self, interval: str, update_plateau_schedulers: bool) -> None:
-        if interval != "step" or update_plateau_schedulers:
+        if update_plateau_schedulers:
             super().update_lr_schedulers(interval, update_plateau_schedulers)
-        elif not self._should_accumulate():
+        elif interval == "step" and not self._should_accumulate():  # "epoch": once it is over
             own_steps = strategy_of(self.trainer).run.rounds.window.optimizer_steps
             # The present step is not counted yet.
             self._step_schedules(self.global_step - self._epoch_first_step + own_steps + 1)

@@ -107,7 +107,7 @@ class ElCheFitLoop(FitLoop):
             global_step=strategy.global_step,
             epoch_batches=self.epoch_loop.epoch_batches,
             world_size=strategy.world_size,
-            is_complete_for_others=self.epoch_loop.is_complete_for_others,
+            is_epoch_trained=self.epoch_loop.is_trained,
         )
 
     @override

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lightning_elche.control.chunks import pool_size
 from lightning_elche.coordination.stopping.run_control import RunControl
 from lightning_elche.distributed.scripts import FollowedScript, RecordingScript
 from lightning_elche.exceptions import RankFailed
@@ -50,6 +51,7 @@ class RunningStrategy(GuardedStrategy):
     _actions: StepActions | None = None
     _restored: RunState | None = None
     _first_step = 0
+    _pool_limit: float = 1.0  # of `limit_train_batches`
     _progress: EpochProgress | None = None  # of an epoch that one device goes on with
     _epoch_metrics: EpochMetrics | None = None
     _script: Callable[..., Script] | None = None  # of the next `fit`
@@ -76,6 +78,23 @@ class RunningStrategy(GuardedStrategy):
     def is_running(self) -> bool:
         """Whether a fit on several ranks is under way."""
         return self._run is not None and self._run.is_started
+
+    @property
+    def is_epoch_cut(self) -> bool:
+        """Whether `max_steps` ends the present epoch before all its data is trained."""
+        if self._run is None or not self._run.has_pool:
+            return False
+        dealer = self._run.dealer
+        uncut = pool_size(dealer.available, limit=self._pool_limit, world_size=self.world_size)
+        return dealer.total < uncut
+
+    def is_epoch_trained(self, event: AveragingEvent) -> bool:
+        """Return whether nothing is left of the present epoch's data.
+
+        Args:
+            event: The last one.
+        """
+        return event.is_epoch_complete and not self.is_epoch_cut
 
     def attach_abort_source(self, source: AbortSource) -> None:
         """Let `source` abort the present `fit` at its averaging events; every rank has one.

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning_elche.loops.checkpoint_state import (
     AUTOMATIC,
     BATCHES,
+    EPOCHS,
     MANUAL,
     VALIDATION,
     resume_on_one_device,
@@ -53,8 +54,16 @@ def test_complete_epoch_is_one_for_any_number_of_ranks(is_validated: bool, compl
 
 def test_epoch_is_not_complete_while_other_ranks_have_data() -> None:
     """Though the rank that saves has none."""
-    progress = agreed(state_of(is_last_batch=True), is_complete_for_others=False)[BATCHES]
+    progress = agreed(state_of(is_last_batch=True), is_epoch_trained=False)[BATCHES]
     assert (progress["is_last_batch"], progress["current"]["completed"]) == (False, 20)
+
+
+def test_epoch_with_data_left_is_not_counted() -> None:
+    """Though Lightning has ended it, since `max_steps` was reached."""
+    state = state_of(is_last_batch=True)
+    state[EPOCHS]["current"].update(ready=1, started=1, processed=1)
+    assert agreed(state, is_epoch_trained=False)[EPOCHS]["current"]["processed"] == 0
+    assert agreed(state)[EPOCHS]["current"]["processed"] == 1
 
 
 def test_given_state_is_left_alone() -> None:

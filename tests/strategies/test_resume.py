@@ -42,7 +42,8 @@ class Scheduled(Recorder):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.99)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        by_epoch = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}, by_epoch]
 
 
 def strategy_of(options: dict[str, Any]) -> ElCheStrategy:
@@ -58,7 +59,7 @@ def train(
     folder: str,
     options: dict[str, Any],
     ckpt_path: str | None = None,
-    every: int = 30,
+    every: int | None = 30,
     **more: Any,
 ) -> dict[str, Any]:
     saver = ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1, filename="{step}")
@@ -130,6 +131,20 @@ def test_checkpoint_of_a_rank_without_data_goes_on_with_the_others_rest(tmp_path
     _check_union(first, second, step)
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("every", [30, None])
+def test_run_that_max_steps_ended_goes_on_within_the_epoch(
+    every: int | None, world_size: int, tmp_path: Path
+) -> None:
+    """Whether it was saved at its last step or when Lightning ended the epoch."""
+    options: dict[str, Any] = {"options": {}, "every": every}
+    first = run(2, folder=str(tmp_path), max_steps=60, **options)
+    step, file = checkpoints_in(tmp_path)[-1]
+    assert step == 60
+    second = run(world_size, folder=str(tmp_path / "second"), ckpt_path=str(file), **options)
+    _check_union(first, second, step)
+
+
 def _check_union(first: list[dict[str, Any]], second: list[dict[str, Any]], step: int) -> None:
     everything = Counter(sample for ids in seen_by(first, step).values() for sample in ids)
     for rank in second:
@@ -137,7 +152,7 @@ def _check_union(first: list[dict[str, Any]], second: list[dict[str, Any]], step
     assert everything == Counter(2 * list(range(SIZE)))
     assert {rank["step"] for rank in second} == {200}
     for rank in second:
-        assert rank["rate"] == pytest.approx(0.01 * 0.99**200)
+        assert rank["rate"] == pytest.approx(0.01 * 0.99**200 * 0.5**2)
 
 
 class Begins(Callback):
