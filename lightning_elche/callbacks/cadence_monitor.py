@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_elche.callbacks.cadence_monitor_metrics import metrics_of
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.callbacks.run_folder import run_folder
 from lightning_elche.callbacks.timeline_log import attach, release
 from lightning_elche.callbacks.timeline_probe import RankProbe
@@ -101,6 +102,7 @@ class CadenceMonitor(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         if stage != "fit":
             return
         if self._report is not None:

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from lightning_elche.callbacks.coordination_parts import HOOKS, Calls
 from lightning_elche.callbacks.coordination_run import CoordinationRun
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.callbacks.stop_files import newest_stop
 from lightning_elche.coordination.config import CoordinationConfig
 from lightning_elche.coordination.registry.request import GrantsLeases
@@ -121,6 +122,7 @@ class Coordination(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         if stage == TrainerFn.FITTING:
             self._run = CoordinationRun(
                 trainer,

@@ -17,6 +17,7 @@ from lightning_elche.callbacks.gate_epochs import EpochSaver, GateEpochs
 from lightning_elche.callbacks.gate_options import GateOptions, Recovers, check_trainer
 from lightning_elche.callbacks.gate_partition import EpochPartition, find_saver
 from lightning_elche.callbacks.gate_run import GateRun
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.contracts.model import Contract
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class GateTrain(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         if stage != TrainerFn.FITTING:
             return
         check_trainer(trainer, self.contract, self._options)

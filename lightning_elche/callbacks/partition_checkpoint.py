@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.callbacks.partition_counts import SaveCounts
 from lightning_elche.callbacks.partition_random import RandomMode
 from lightning_elche.callbacks.partition_report import RestoreReport
@@ -190,6 +191,7 @@ class PartitionCheckpoint(Checkpoint):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         strategy = trainer.strategy
         self._io = io = self._install(trainer)
         if stage != TrainerFn.FITTING or getattr(trainer, "fast_dev_run", False):

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.callbacks.pcgrad_losses import TaskLosses, losses_in
 from lightning_elche.callbacks.pcgrad_meter import PCGradMeter
 from lightning_elche.callbacks.pcgrad_options import (
@@ -109,6 +110,7 @@ class PCGrad(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         if stage != TrainerFn.FITTING:
             return
         check_trainer(trainer, self._options, kind=PCGrad)

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from lightning_elche.callbacks.idle_hooks import leave_out_idle_hooks
 from lightning_elche.callbacks.rollback_alarm import Alarm, Publish
 from lightning_elche.callbacks.rollback_events import RollbackEvents
 from lightning_elche.callbacks.rollback_run import RollbackRun
@@ -135,6 +136,7 @@ class Rollback(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_out_idle_hooks(self)
         if stage == TrainerFn.FITTING:
             check_strategy(trainer.strategy)
             check_callbacks(trainer, self)
