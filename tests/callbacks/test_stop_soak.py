@@ -7,15 +7,17 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from lightning_elche.callbacks.stop_files import is_loadable, newest_stop
 from lightning_elche.testing import run_ranks
-from tests.callbacks.stopped import train
+from tests.callbacks.stopped import Acts, train
 from tests.ranks import Recorder
 
 WITHIN_S = 90.0
@@ -103,3 +105,51 @@ def test_twenty_stops_of_twenty_are_clean(tmp_path: Path) -> None:
     print(f"over slowest batch + 0.5 s: p50 {late[10]:+.3f} s, p95 {late[18]:+.3f} s")
     assert max(seconds) < 20.0
     assert min(bounds) > 0.0
+
+
+class Killed(Callback):
+    """Is killed some time after the last checkpoint was begun; or only says how long that takes."""
+
+    def __init__(self, after_s: float | None) -> None:
+        self.after_s, self.began = after_s, 0.0
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        self.began = time.monotonic()
+        if self.after_s is not None and trainer.global_rank == 0:
+            threading.Timer(self.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+class Large(Recorder):
+    """Has 40 MB to be saved."""
+
+    def __init__(self) -> None:
+        super().__init__((1.0,))
+        self.register_buffer("ballast", torch.ones(10_000_000))
+
+
+def save_at_stop(folder: str, killed_after_s: float | None) -> float:
+    killed = Killed(killed_after_s)
+    acts = Acts(1, 5, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    train(int(os.environ["WORLD_SIZE"]), folder, acts, killed, model=Large())
+    return time.monotonic() - killed.began
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_last_checkpoint_loads_when_the_next_stop_is_killed_in_its_save(tmp_path: Path) -> None:
+    """At fifty moments of it: the one before is there, or this one is whole."""
+    draw = random.Random(int(os.environ.get("ELCHE_DELAYS_SEED", "0")))
+    first = run_ranks(save_at_stop, world_size=2, folder=str(tmp_path), killed_after_s=None)
+    before, ended = newest_stop(tmp_path), Counter[bool]()
+    for _ in range(50):
+        after_s = draw.uniform(0.0, first[0].value)
+        run = {"folder": str(tmp_path), "killed_after_s": after_s}
+        ranks = run_ranks(save_at_stop, world_size=2, timeout_s=WITHIN_S, check=False, **run)
+        ended[ranks[0].returncode == -signal.SIGKILL] += 1
+        found = newest_stop(tmp_path)
+        assert found is not None
+        torch.load(found, weights_only=False)
+        for path in set(tmp_path.iterdir()) - {Path(before), Path(found)}:
+            path.unlink()
+    print("\nkilled in the save, and after it:", ended[True], ended[False])
+    assert ended[True] >= 25
