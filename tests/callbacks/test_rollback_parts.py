@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader
@@ -242,8 +241,9 @@ def test_contract_is_broken_where_nothing_can_be_undone(tmp_path: Path) -> None:
 
 def test_callbacks_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
     """GateTrain and WeightAveraging would take in what is undone."""
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     val = DataLoader(Numbered(8), batch_size=4)
-    for other in (GateTrain(run_dir=tmp_path), WeightAveraging()):
+    for other in (GateTrain(run_dir=tmp_path), callbacks.WeightAveraging()):
         trainer = make_trainer(1, strategy="auto", callbacks=[other, Rollback()])
         with pytest.raises(ValueError, match=f"have Rollback before {type(other).__name__}"):
             trainer.fit(Scripted(), make_loader(40), val)
@@ -269,6 +269,7 @@ def test_worker_without_a_publisher_is_refused() -> None:
 
 def test_average_of_weights_takes_in_what_is_left() -> None:
     """It stays finite with Rollback before it."""
-    average = WeightAveraging(device="cpu")
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    average = callbacks.WeightAveraging(device="cpu")
     _, model = fit_rolled(batches(nan=[5]), Rollback(), average)
     assert all(math.isfinite(float(value.detach().sum())) for value in model.parameters())
