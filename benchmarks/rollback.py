@@ -70,8 +70,9 @@ def operations() -> dict[str, Callable[[], object]]:
     }
 
 
-def median_ms(repeats: int) -> dict[str, float]:
-    """Return medians, measured in turns."""
+def median_ms(repeats: int, threads: int) -> dict[str, float]:
+    """Return medians, measured in turns, with a number of threads."""
+    torch.set_num_threads(threads)
     timed = operations()
     times: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(repeats):
@@ -79,7 +80,19 @@ def median_ms(repeats: int) -> dict[str, float]:
             began = time.perf_counter()
             operation()
             times[name].append(1000.0 * (time.perf_counter() - began))
+    torch.set_num_threads(1)
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def print_memory(repeats: int, threads: int) -> None:
+    """Measure a snapshot beside the other ways, and print it."""
+    took = median_ms(repeats, threads)
+    print(f"10 million parameters with AdamW, 120 MB, threads: {threads}")
+    print(f"{'':30}{'ms':>8}{'copies':>8}{'of torch.save':>15}")
+    for name, ms in took.items():
+        copies, saves = ms / took["one copy of the memory"], ms / took["torch.save to memory"]
+        print(f"{name:30}{ms:8.1f}{copies:8.2f}{saves:15.2f}")
+    print(f"restore / torch.load: {took['restore'] / took['torch.load from memory']:.2f}\n")
 
 
 def hooks_us(repeats: int, steps: int) -> dict[str, float]:
@@ -100,16 +113,12 @@ def hooks_us(repeats: int, steps: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure in turns and print medians."""
+    default = torch.get_num_threads()
     options = quiet_options(__doc__)
-    took = median_ms(3 * options.repeats)
-    print("10 million parameters with AdamW, 120 MB")
-    print(f"{'':30}{'ms':>8}{'copies':>8}{'of torch.save':>15}")
-    for name, ms in took.items():
-        copies, saves = ms / took["one copy of the memory"], ms / took["torch.save to memory"]
-        print(f"{name:30}{ms:8.1f}{copies:8.2f}{saves:15.2f}")
-    print(f"restore / torch.load: {took['restore'] / took['torch.load from memory']:.2f}")
+    for threads in sorted({1, default}, reverse=True):
+        print_memory(3 * options.repeats, threads)
     steps = hooks_us(options.repeats, options.steps)
-    print(f"\n{'':30}{'us a step':>10}{'added':>8}")
+    print(f"{'':30}{'us a step':>10}{'added':>8}")
     for name, us in steps.items():
         print(f"{name:30}{us:10.0f}{us - steps['empty callback']:+8.0f}")
 

@@ -12,8 +12,8 @@ from lightning_elche.ops.finite import total
 
 __all__ = ["Blocks", "copy_all"]
 
-# Bytes that are copied at once, and summed up while they are in a core's cache.
-CHUNK_BYTES = 2**18
+# Bytes that each thread copies at once, and sums up while they are in its core's cache.
+THREAD_BYTES = 2**19
 LINE_BYTES = 64
 
 
@@ -81,6 +81,7 @@ class Blocks:
         self._blocks: dict[_Kind, Tensor] = {}
         self._parts: list[tuple[bool, _Few | _Large]] = []
         self._layout: list[tuple[object, ...]] = []
+        self._chunk_bytes = THREAD_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +105,7 @@ class Blocks:
         if layout != self._layout:
             # The old memory first.
             self._layout, self._blocks, self.views, self._parts = [], {}, [], []
+            self._chunk_bytes = THREAD_BYTES * torch.get_num_threads()
             self._allocate(tensors, is_checked)
             self._layout = layout
         sums: list[Tensor] = []
@@ -120,12 +122,16 @@ class Blocks:
             places.setdefault(_Kind(tensor.dtype, tensor.is_cuda, checks), []).append(place)
         views: dict[int, Tensor] = {}
         for kind, members in places.items():
-            size = sum(_room(tensors[place]) for place in members)
+            size = sum(self._room(tensors[place]) for place in members)
             block = torch.empty(size, dtype=kind.dtype, pin_memory=kind.is_cuda)
             self._blocks[kind] = block
             is_summed = kind.is_checked and not kind.is_cuda
             views |= self._cut(block, members, tensors, is_summed=is_summed)
         self.views = [views[place] for place in range(len(tensors))]
+
+    def _room(self, tensor: Tensor) -> int:
+        is_small = tensor.nbytes <= self._chunk_bytes
+        return tensor.numel() if is_small else tensor.numel() + _line(tensor)
 
     def _cut(
         self,
@@ -136,7 +142,7 @@ class Blocks:
         is_summed: bool,
     ) -> dict[int, Tensor]:
         """Divide the copying of a block into parts, and return its views by place."""
-        most = max(1, CHUNK_BYTES // block.itemsize)
+        most = max(1, self._chunk_bytes // block.itemsize)
         views: dict[int, Tensor] = {}
         few: list[int] = []
         begin = end = 0
@@ -174,11 +180,6 @@ class Blocks:
 def _line(tensor: Tensor) -> int:
     """Return the elements of a cache line, at whose begin copying is fastest."""
     return max(1, LINE_BYTES // tensor.itemsize)
-
-
-def _room(tensor: Tensor) -> int:
-    is_small = tensor.nbytes <= CHUNK_BYTES
-    return tensor.numel() if is_small else tensor.numel() + _line(tensor)
 
 
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
