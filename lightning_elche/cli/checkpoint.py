@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightning_elche.cli.arguments import parse_path
-from lightning_elche.cli.checkpoint_output import FORMATS, Outcome, emit, render
+from lightning_elche.cli.checkpoint_output import FORMATS, emit, render
+from lightning_elche.cli.outcome import Outcome
 from lightning_elche.exceptions import ElCheError
 
 if TYPE_CHECKING:

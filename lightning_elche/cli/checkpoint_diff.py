@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem
 from lightning_elche.cli.checkpoint_places import checkpoint_at
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.partition.diff import TensorDiff, diff_checkpoints
 from lightning_elche.partition.fs import LocalFs
 

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, say
+from lightning_elche.cli.checkpoint_output import say
 from lightning_elche.cli.checkpoint_places import checkpoint_at
+from lightning_elche.cli.outcome import Line, Outcome
 from lightning_elche.contracts.strictjson import dump_strictly
 from lightning_elche.partition.errors import Corrupt
 from lightning_elche.partition.fs import LocalFs

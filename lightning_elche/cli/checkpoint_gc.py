@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, say
+from lightning_elche.cli.checkpoint_output import say
 from lightning_elche.cli.checkpoint_places import place
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.partition.fs import this_host
 from lightning_elche.partition.gc import collect_garbage
 from lightning_elche.partition.retention import Fate

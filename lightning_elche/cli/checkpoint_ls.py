@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, say, table, worst
+from lightning_elche.cli.checkpoint_output import say, worst
 from lightning_elche.cli.checkpoint_places import exit_code_of, place
+from lightning_elche.cli.outcome import Line, Outcome, Problem, table
 from lightning_elche.partition.errors import CheckpointError
 from lightning_elche.partition.fs import Fs, Host, this_host
 from lightning_elche.partition.gc import collect_garbage

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
+from lightning_elche.cli.outcome import Line, Outcome, Problem, as_json, as_workflow
 from lightning_elche.cli.streams import is_colored, write_result
 from lightning_elche.contracts.reports.printable import printable
-from lightning_elche.contracts.reports.workflow import escape_message, escape_property
-from lightning_elche.contracts.strictjson import jsonable
-from lightning_elche.version import VERSION
+from lightning_elche.contracts.reports.workflow import escape_property
 
-__all__ = ["FORMATS", "Line", "Outcome", "Problem", "emit", "render", "say", "table", "worst"]
+__all__ = ["FORMATS", "emit", "render", "say", "worst"]
 
 FORMATS = ("text", "json", "github")
 SCHEMA = "elche/checkpoint-report-v1"
@@ -28,72 +25,10 @@ COLORS = {
 SEVERITY = (2, 3, 1, 4)  # of exit codes, the worst first
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of the text.
-
-    Attributes:
-        text: All but the word.
-        word: Begins the line and tells the outcome, where lines have one each.
-        is_calm: Whether it says that something is not wrong, which a quiet command leaves out.
-    """
-
-    text: str
-    word: str = ""
-    is_calm: bool = False
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong.
-
-    Attributes:
-        path: Of what it is wrong with.
-        kind: Name of the error, or of what differs.
-        message: What is wrong.
-    """
-
-    path: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a verb comes to.
-
-    Attributes:
-        lines: The result as text.
-        data: The result for programs.
-        problems: What is wrong.
-        exit_code: Of the process.
-    """
-
-    lines: tuple[Line, ...] = ()
-    data: Mapping[str, object] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    exit_code: int = 0
-
-    @classmethod
-    def error(cls, kind: str, message: str, path: str, exit_code: int) -> Outcome:
-        """Return that of a verb that could not go on."""
-        return cls(problems=(Problem(path, kind, message),), exit_code=exit_code)
-
-
 def worst(codes: Iterable[int]) -> int:
     """Return the exit code of several."""
     found = set(codes)
     return next((code for code in SEVERITY if code in found), 0)
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines whose columns are aligned."""
-    cells = [tuple(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
 
 
 def render(outcome: Outcome, options: argparse.Namespace) -> str:
@@ -139,27 +74,15 @@ def _line(line: Line, width: int, has_colors: bool) -> str:
 
 
 def _json(outcome: Outcome, options: argparse.Namespace) -> str:
-    document = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "command": options.verb,
-        "exit_code": outcome.exit_code,
-        "problems": [vars(one) for one in outcome.problems],
-        **outcome.data,
-    }
-    return json.dumps(jsonable(document), indent=2, allow_nan=False)
+    return as_json(outcome, options, SCHEMA)
 
 
 def _github(outcome: Outcome, options: argparse.Namespace) -> str:
-    """Return workflow commands of GitHub Actions, and a summary."""
-    commands = [
-        f"::error file={escape_property(one.path)},title={escape_property(one.kind)}"
-        f"::{escape_message(one.message)}"
-        for one in outcome.problems
-    ]
-    count = len(outcome.problems)
-    problems = "1 problem" if count == 1 else f"{count} problems"
-    return "\n".join((*commands, f"elche checkpoint {options.verb}: {problems}"))
+    return as_workflow(outcome, f"elche checkpoint {options.verb}", _properties)
+
+
+def _properties(one: Problem) -> str:
+    return f"file={escape_property(one.path)},title={escape_property(one.kind)}"
 
 
 _RENDERERS = {"text": _text, "json": _json, "github": _github}

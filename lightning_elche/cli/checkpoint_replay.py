@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_elche.cli.checkpoint_lanes import OtherTensor, first_other_tensor
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, say, worst
+from lightning_elche.cli.checkpoint_output import say, worst
 from lightning_elche.cli.checkpoint_places import OTHER_FORMAT, UNREADABLE, place
 from lightning_elche.cli.checkpoint_record import Record, RecordError, read_record
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.partition.errors import ReplayError, ReplayFormatError, ReplayIncomplete
 from lightning_elche.partition.fs import Fs, LocalFs
 from lightning_elche.partition.replay import Replay

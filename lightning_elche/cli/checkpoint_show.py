@@ -6,8 +6,8 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, table
 from lightning_elche.cli.checkpoint_places import checkpoint_at
+from lightning_elche.cli.outcome import Line, Outcome, table
 from lightning_elche.partition.errors import Corrupt
 from lightning_elche.partition.fs import LocalFs
 from lightning_elche.partition.manifest import TREE, Manifest, TensorRecord, optimizer_state_sha

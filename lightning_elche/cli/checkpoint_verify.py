@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, worst
+from lightning_elche.cli.checkpoint_output import worst
 from lightning_elche.cli.checkpoint_places import (
     OTHER_FORMAT,
     UNREADABLE,
@@ -15,6 +15,7 @@ from lightning_elche.cli.checkpoint_places import (
     exit_code_of,
     place,
 )
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.partition.errors import CheckpointError, NoCheckpointFound
 from lightning_elche.partition.fs import Fs, LocalFs
 from lightning_elche.partition.manifest import Manifest

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightning_elche.cli.arguments import parse_path
-from lightning_elche.cli.coord_output import FORMATS, Outcome, emit
+from lightning_elche.cli.coord_output import FORMATS, emit
+from lightning_elche.cli.outcome import Outcome
 from lightning_elche.cli.streams import told
 from lightning_elche.exceptions import RegistryUnreachable
 

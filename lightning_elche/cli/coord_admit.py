@@ -8,8 +8,9 @@ import time
 from dataclasses import replace
 
 from lightning_elche.cli.coord_child import HeldCommand, Interrupted
-from lightning_elche.cli.coord_output import Outcome, Problem, complain, emit
+from lightning_elche.cli.coord_output import complain, emit
 from lightning_elche.cli.coord_registry import configured, request_of
+from lightning_elche.cli.outcome import Outcome, Problem
 from lightning_elche.coordination.registry.lease_keeper import (
     LEASE_VARIABLE,
     UNREACHABLE,

@@ -7,9 +7,9 @@ import socket
 import time
 from pathlib import Path
 
-from lightning_elche.cli.coord_output import Line, Outcome
 from lightning_elche.cli.coord_places import NO_RUN, NoRun, look, only_run, run_at
 from lightning_elche.cli.coord_registry import opened
+from lightning_elche.cli.outcome import Line, Outcome
 from lightning_elche.coordination.registry.edits import user_name
 from lightning_elche.coordination.stopping.commands import remove_command, write_command
 

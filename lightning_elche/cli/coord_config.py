@@ -6,7 +6,7 @@ import argparse
 
 import yaml
 
-from lightning_elche.cli.coord_output import Line, Outcome
+from lightning_elche.cli.outcome import Line, Outcome
 from lightning_elche.cli.streams import told
 from lightning_elche.coordination.config import CoordinationConfig
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from lightning_elche.cli.checkpoint_output import Line, Outcome, Problem, table
+from lightning_elche.cli.outcome import Line, Outcome, Problem, as_json, as_workflow
 from lightning_elche.cli.streams import is_colored, write_result
 from lightning_elche.contracts.reports.printable import printable
-from lightning_elche.contracts.reports.workflow import escape_message, escape_property
-from lightning_elche.contracts.strictjson import jsonable
-from lightning_elche.version import VERSION
+from lightning_elche.contracts.reports.workflow import escape_property
 
-__all__ = [
-    "FORMATS",
-    "Line",
-    "Outcome",
-    "Problem",
-    "complain",
-    "emit",
-    "paint",
-    "render",
-    "table",
-]
+__all__ = ["FORMATS", "complain", "emit", "paint", "render"]
 
 FORMATS = ("text", "json", "github")
 SCHEMA = "elche/coord-report-v1"
@@ -75,24 +62,12 @@ def _line(line: Line, width: int) -> str:
 
 
 def _json(outcome: Outcome, options: argparse.Namespace) -> str:
-    document = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "command": options.verb,
-        "exit_code": outcome.exit_code,
-        "problems": [vars(one) for one in outcome.problems],
-        **outcome.data,
-    }
-    return json.dumps(jsonable(document), indent=2, allow_nan=False)
+    return as_json(outcome, options, SCHEMA)
 
 
 def _github(outcome: Outcome, options: argparse.Namespace) -> str:
-    """Return workflow commands of GitHub Actions, and a summary."""
-    commands = [
-        f"::error title={escape_property(f'{one.kind} {one.path}'.strip())}"
-        f"::{escape_message(one.message)}"
-        for one in outcome.problems
-    ]
-    count = len(outcome.problems)
-    problems = "1 problem" if count == 1 else f"{count} problems"
-    return "\n".join((*commands, f"elche coord {options.verb}: {problems}"))
+    return as_workflow(outcome, f"elche coord {options.verb}", _properties)
+
+
+def _properties(one: Problem) -> str:
+    return f"title={escape_property(f'{one.kind} {one.path}'.strip())}"

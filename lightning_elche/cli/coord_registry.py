@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_elche.cli.coord_output import Line, Outcome, Problem
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.coordination.config import CoordinationConfig
 from lightning_elche.coordination.registry.admit_threshold import shortage
 from lightning_elche.coordination.registry.machine import read_machine

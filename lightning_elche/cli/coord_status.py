@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
-from lightning_elche.cli.coord_output import Line, Outcome, Problem
 from lightning_elche.cli.coord_places import (
     NO_RUN,
     NONE_KNOWN,
@@ -16,6 +15,7 @@ from lightning_elche.cli.coord_places import (
     only_run,
     run_at,
 )
+from lightning_elche.cli.outcome import Line, Outcome, Problem
 from lightning_elche.contracts.strictjson import number_of
 from lightning_elche.coordination.monitoring.metrics_status import dig, part_of
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning_elche.cli.coord_output import Line, Outcome, paint, table
+from lightning_elche.cli.coord_output import paint
 from lightning_elche.cli.coord_places import NO_RUN, NoRun, Seen, look, run_at
 from lightning_elche.cli.coord_status import describe, flattened, word_of
+from lightning_elche.cli.outcome import Line, Outcome, table
 from lightning_elche.contracts.reports.printable import printable
 from lightning_elche.coordination.monitoring.metrics_status import part_of
 

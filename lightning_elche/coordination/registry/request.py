@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import socket
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from lightning_elche.coordination.registry.capacity import Machine
 from lightning_elche.coordination.registry.liveness import Process, own_process
-from lightning_elche.coordination.registry.wire import from_wire, to_wire
+from lightning_elche.coordination.registry.wire import OnWire
 
 __all__ = ["FINAL", "Beat", "Decision", "GrantsLeases", "Lease", "Request", "Rule"]
 
@@ -19,7 +18,7 @@ FINAL = frozenset({"too_large"})  # codes of refusals that waiting does not chan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(OnWire):
     """A task that wants to start.
 
     Args:
@@ -76,22 +75,9 @@ class Request:
         if self.expected_s is not None and not 0.0 <= self.expected_s < math.inf:
             raise ValueError(f"`expected_s` must be >= 0 and finite, got {self.expected_s}.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return to_wire(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Request:
-        """Return the request that `to_dict` gave `data` for.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        return from_wire(cls, data)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Lease:
+class Lease(OnWire):
     """Permission to run, held by a process.
 
     Attributes:
@@ -127,19 +113,6 @@ class Lease:
     has_progressed: bool = False
     requested: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return to_wire(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Lease:
-        """Return the lease that `to_dict` gave `data` for.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        return from_wire(cls, data)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -159,7 +132,7 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(OnWire):
     """Whether a task may start.
 
     Attributes:
@@ -192,22 +165,9 @@ class Decision:
             allowed=False, code=rule.code, reason=rule.reason, retry_after_s=rule.retry_after_s
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return to_wire(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
-        """Return the decision that `to_dict` gave `data` for.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        return from_wire(cls, data)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Beat:
+class Beat(OnWire):
     """The answer to a sign of life.
 
     Attributes:
@@ -217,19 +177,6 @@ class Beat:
 
     is_held: bool
     grant: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return to_wire(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Beat:
-        """Return the answer that `to_dict` gave `data` for.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        return from_wire(cls, data)
 
 
 class GrantsLeases(Protocol):

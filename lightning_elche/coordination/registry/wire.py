@@ -8,9 +8,12 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-__all__ = ["from_wire", "to_wire"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["OnWire", "from_wire", "to_wire"]
 
 T = TypeVar("T")
 
@@ -27,6 +30,23 @@ def from_wire(kind: type[T], data: object) -> T:
         ValueError: If a key is unknown or missing, or a value has the wrong type or range.
     """
     return _read_record(kind, data, kind.__name__.lower())
+
+
+class OnWire:
+    """A dataclass that goes over the wire."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return to_wire(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the one that `to_dict` gave `data` for.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        return from_wire(cls, data)
 
 
 def _read_record(kind: type[T], data: object, name: str) -> T:
