@@ -11,7 +11,8 @@ nox.options.sessions = ["tests", "docs", "package"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # Old releases among those of others call each other in ways that new ones deprecate.
-OF_OTHERS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning")
+KINDS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+OF_OTHERS = tuple(part for kind in KINDS for part in ("-W", f"ignore::{kind}"))
 
 
 @nox.session(python=PYTHONS)
