@@ -379,3 +379,20 @@ def test_planned_times_are_equal_for_any_speeds(ms: list[float]) -> None:
     elche = calibrated(*ms)
     for value, steps in zip(elche.ms_per_batch, elche.local_steps, strict=True):
         assert abs(steps * value - elche.anchor_wall_ms) <= 0.5001 * value
+
+
+def test_window_is_lengthened_to_a_duration() -> None:
+    """Of the slowest rank; never shortened, and not beyond `max_anchor`."""
+    elche = calibrated(10.0, 40.0, max_anchor=50)
+    for window_ms, anchor in ((200.0, 10), (790.0, 20), (90_000.0, 50)):
+        elche.lengthen(window_ms)
+        assert elche.anchor == anchor
+        assert elche.local_steps == (4 * anchor, anchor)
+
+
+def test_window_of_unknown_speeds_is_not_lengthened() -> None:
+    """Nobody knows how many steps that would be."""
+    elche = ElChe(2)
+    before = elche.anchor
+    elche.lengthen(90_000.0)
+    assert elche.anchor == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lightning_elche.control.controller import Controller
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.control.guard import GuardAction
@@ -85,3 +87,10 @@ def test_divergence_is_the_largest_distance() -> None:
     """The replica farthest from the average counts."""
     event = event_of(Report(relative_delta=0.3), Report(relative_delta=0.1))
     assert event.divergence == 0.3
+
+
+@pytest.mark.parametrize("wish", ["pause", "checkpoint"])
+def test_wish_of_one_rank_counts(wish: str) -> None:
+    """For all of them; without one nobody has it."""
+    assert getattr(event_of(Report(), Report(**{wish: True})), wish)
+    assert not getattr(event_of(Report(), Report()), wish)

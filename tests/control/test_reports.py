@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_elche.control.reports import Report, abort_of, check_epochs, common_event
+from lightning_elche.control.reports import Report, abort_of, check_epochs, common_event, weights_of
 from lightning_elche.control.requests import StopCause
 from lightning_elche.exceptions import RankMismatch
 
@@ -87,3 +87,23 @@ def test_ranks_in_different_epochs_are_refused() -> None:
     check_epochs([Report(epoch=1), Report(epoch=1)])
     with pytest.raises(RankMismatch, match=r"got \[1, 2\] by rank"):
         check_epochs([Report(epoch=1), Report(epoch=2)])
+
+
+SPOILED = Report(sits_out=True)
+
+
+@pytest.mark.parametrize(
+    ("reports", "weights"),
+    [
+        ([Report(weight=3.0), SPOILED], [3.0, 0.0]),
+        ([Report(), Report()], [0.0, 0.0]),
+        ([Report(), SPOILED], [1.0, 0.0]),
+        ([Report(), Report(stop=StopCause.FAILURE), SPOILED], [1.0, 0.0, 0.0]),
+        ([SPOILED, SPOILED], [0.0, 0.0]),
+    ],
+)
+def test_sound_ranks_have_a_say_where_nobody_has_learnt(
+    reports: list[Report], weights: list[float]
+) -> None:
+    """So that spoiled ranks have something to adopt; else what was learnt is the weight."""
+    assert weights_of(reports) == weights

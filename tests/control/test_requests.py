@@ -31,3 +31,16 @@ def test_nothing_is_asked_by_default() -> None:
     """A rank takes part in the average and goes on."""
     assert Requests() == Requests(should_stop=False, stop=StopCause.NONE, alignment=False)
     assert not Requests().abstains
+
+
+@pytest.mark.parametrize(
+    ("requests", "is_urgent"),
+    [
+        (Requests(stop=StopCause.HALT), True),
+        (Requests(pause=True), True),
+        (Requests(should_stop=True, alignment=True, checkpoint=True), False),
+    ],
+)
+def test_stop_and_pause_make_all_ranks_meet_at_once(requests: Requests, is_urgent: bool) -> None:
+    """All else is heard at the next event that comes anyway."""
+    assert requests.is_urgent is is_urgent
