@@ -55,16 +55,8 @@ def main() -> None:
         print(f"done at step {trainer.global_step}, epoch {trainer.current_epoch}")
 
 
-class StopAt(Callback):
-    """Sends SIGTERM to rank 1, once all ranks together have made so many steps."""
-
-    def __init__(self, step: int | None) -> None:
-        self.step = step
-
-    def on_average_end(self, event: AveragingEvent) -> None:
-        """Called after each averaging event; here all ranks agree on the number of steps."""
-        if RANK == 1 and self.step is not None and event.global_step >= self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+class TellsOfStop(Callback):
+    """Prints where a run was stopped."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -74,6 +66,18 @@ class StopAt(Callback):
         if trainer.is_global_zero:
             why = type(exception).__name__
             print(f"stopped at step {trainer.global_step} ({why}); start it again, and it goes on")
+
+
+class StopAt(TellsOfStop):
+    """Sends SIGTERM to rank 1, once all ranks together have made so many steps."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def on_average_end(self, event: AveragingEvent) -> None:
+        """Called after each averaging event; here all ranks agree on the number of steps."""
+        if RANK == 1 and self.step is not None and event.global_step >= self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

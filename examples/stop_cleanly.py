@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classify_digits import DigitClassifier, digit_loaders
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from quiet_lightning import quiet_lightning
+from stop_and_resume import TellsOfStop
 
 from lightning_elche import Coordination, ElCheStrategy
 from lightning_elche.callbacks.run_folder import run_folder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Commands(Callback):
+class Commands(TellsOfStop):
     """Gives commands to the run, as somebody else would, by writing their files.
 
     Args:
@@ -49,15 +50,6 @@ class Commands(Callback):
         for name, at in self._commands.items():
             if at == self._batches and trainer.is_global_zero:
                 write_command(self._folder, name, at=time.time(), by="the example", reason="a test")
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Say what has happened, and what to do next."""
-        del pl_module
-        if trainer.is_global_zero:
-            why = type(exception).__name__
-            print(f"stopped at step {trainer.global_step} ({why}); start it again, and it goes on")
 
 
 def main() -> None:
