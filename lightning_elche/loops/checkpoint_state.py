@@ -47,8 +47,8 @@ def with_agreed_progress(
         global_step: Optimizer steps of all ranks.
         epoch_batches: Batches that all ranks have trained in this epoch.
         world_size: Number of ranks. A complete epoch is one for any number of ranks.
-        is_epoch_trained: Whether nothing of this epoch's data is left, for no rank. If it is, the
-            epoch goes on after a resume, though the rank that saves had finished it.
+        is_epoch_trained: Whether nothing is left of this epoch's data. Else the epoch goes on after
+            a resume, though the rank that saves may have finished its part.
     """
     is_last_batch = state[BATCHES]["is_last_batch"] and is_epoch_trained
     progress = {**state[BATCHES], "is_last_batch": is_last_batch}
