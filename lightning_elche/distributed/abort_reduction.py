@@ -26,7 +26,10 @@ class AbortReduction:
         # On the host, so that no device is waited for; all ranks open the group at the same point.
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         self._rank = dist.get_rank()
-        self._pending: tuple[dist.Work, torch.Tensor] | None = None
+        # One tensor for all steps: before torch 2.6, a thread of the group that lets go of a tensor
+        # last waits for the GIL, which the end of the group holds while it waits for the thread.
+        self._number = torch.zeros(1, dtype=torch.int64)
+        self._pending: dist.Work | None = None
 
     def exchange(self, code: int) -> tuple[int, int] | None:
         """Hand in this rank's code, and return code and rank that counted a step before.
@@ -36,10 +39,10 @@ class AbortReduction:
         """
         agreed = self._finish()
         # The largest number has the largest code, and among equal ones the lowest rank.
-        number = torch.tensor([code * RANKS + (RANKS - 1 - self._rank)], dtype=torch.int64)
-        work = dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
-        self._pending = (work, number)
+        self._number.fill_(code * RANKS + (RANKS - 1 - self._rank))
+        self._pending = dist.all_reduce(
+            self._number, dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
         return agreed
 
     def close(self) -> None:
@@ -50,8 +53,7 @@ class AbortReduction:
     def _finish(self) -> tuple[int, int] | None:
         if self._pending is None:
             return None
-        work, number = self._pending
+        self._pending.wait()
         self._pending = None
-        work.wait()
-        code, negated_rank = divmod(int(number.item()), RANKS)
+        code, negated_rank = divmod(int(self._number.item()), RANKS)
         return (code, RANKS - 1 - negated_rank) if code else None

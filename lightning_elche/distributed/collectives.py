@@ -106,6 +106,7 @@ class GroupCollectives:
         self._store = store
         self._world = self._groups = self._node = _open(range(self.world_size), backend, timeout)
         self.nodes: Sequence[int] = [0] * self.world_size
+        self._kept: object = None
         if node is not None:
             self.nodes = [int(other) for (other,) in self.gather([node])]
         if len(set(self.nodes)) > 1:
@@ -142,6 +143,9 @@ class GroupCollectives:
         parts = [torch.empty_like(own) for _ in range(self._groups.size)]
         with self._explaining("at an averaging event"):
             self._wait(dist.all_gather(parts, own, group=self._groups.numbers, async_op=True))
+        # Before torch 2.6, a thread of the group that lets go of a tensor last waits for the GIL,
+        # which the end of the group holds while it waits for the thread.
+        self._kept = (own, parts)
         return [part.tolist() for part in parts]
 
     def sum_(self, tensor: torch.Tensor) -> None:

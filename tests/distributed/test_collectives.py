@@ -59,8 +59,10 @@ def swap_and_join() -> tuple[list[list[float]], list[float]]:
     dist.init_process_group("gloo")
     collectives = GroupCollectives(timeout_s=30.0, store=ControlStore(default_store(), "run"))
     rank = collectives.rank
-    swapped = collectives.swap_parts(torch.arange(6.0).bfloat16() + 10.0 * rank)
-    joined = collectives.join_parts(torch.tensor([2.0 * rank, 2.0 * rank + 1.0]).bfloat16())
+    mine = torch.arange(6.0).bfloat16() + 10.0 * rank
+    pair = torch.tensor([2.0 * rank, 2.0 * rank + 1.0]).bfloat16()
+    swapped = collectives.swap_parts(mine)
+    joined = collectives.join_parts(pair)
     dist.destroy_process_group()
     return swapped.tolist(), joined.tolist()
 

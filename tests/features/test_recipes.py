@@ -10,11 +10,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
 from lightning.pytorch import callbacks as callbacks_of_lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche.testing import run_ranks
 from tests.features.recipes import RECIPES, SIZE, run_recipes
@@ -24,11 +27,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Outcomes = list[dict[str, Any]]
 SEED = int(os.environ.get("ELCHE_DELAYS_SEED") or 0)
 BATCHES = SIZE // 4
+VAL_CHECK_INTERVAL = signature(Trainer).parameters["val_check_interval"]
 NEEDS = {
     "tensorboard_logger": importlib.util.find_spec("tensorboardX"),
+    # These came with Lightning 2.6.
+    "checkpoint_save_on_exception": "save_on_exception" in signature(ModelCheckpoint).parameters,
+    "val_check_interval_time": "timedelta" in str(VAL_CHECK_INTERVAL),
     "weight_averaging": hasattr(callbacks_of_lightning, "EMAWeightAveraging"),
 }
 PRESENT = [name for name in RECIPES if NEEDS.get(name, True)]
+
+
+def needs(recipe: str) -> pytest.MarkDecorator:
+    """Skip a test where Lightning cannot run a recipe."""
+    return pytest.mark.skipif(not NEEDS[recipe], reason="came with Lightning 2.6")
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -174,6 +186,7 @@ def test_best_checkpoints_are_kept(ranks: Outcomes) -> None:
     assert of(ranks, "checkpoint_monitor_at_steps")[0]["files"]
 
 
+@needs("checkpoint_save_on_exception")
 def test_checkpoint_is_saved_on_an_exception(ranks: Outcomes) -> None:
     """With the work of the other ranks, and each rank has an error that tells."""
     outcomes = [rank["checkpoint_save_on_exception"] for rank in ranks]
@@ -248,6 +261,7 @@ def test_validation_is_at_or_soon_after_its_step(name: str, at: list[int], ranks
     assert all(any(0 <= step - due < BATCHES for due in at) for step in happened)
 
 
+@needs("val_check_interval_time")
 def test_validation_by_the_clock(ranks: Outcomes) -> None:
     """By rank 0's, on all ranks at the same events."""
     assert len(of(ranks, "val_check_interval_time")[0]["at"]) >= 2
@@ -280,7 +294,7 @@ def test_logger_counts_the_steps_of_all_ranks(ranks: Outcomes) -> None:
     assert "DeviceStatsMonitor.on_train_batch_start/" in head
 
 
-@pytest.mark.skipif(not NEEDS["weight_averaging"], reason="came with Lightning 2.6")
+@needs("weight_averaging")
 def test_weight_average_counts_the_steps_of_all_ranks(ranks: Outcomes) -> None:
     """As often as on one device, so that a decay means the same."""
     assert of(ranks, "weight_averaging")[0]["updates"] == 2 * BATCHES
