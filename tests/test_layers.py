@@ -1,6 +1,7 @@
 """The layer contract: every file of the package keeps to contracts/layers-v1.yaml.
 
-The checkers take source text, so that the falsifiers below can feed them code that breaks a rule.
+Files beside the package, such as this one, keep to its limit of lines. The checkers take source
+text, so that the falsifiers below can feed them code that breaks a rule.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LAYERS: list[dict[str, Any]] = CONTRACT["layers"]
 HEIGHT = {module: -i for i, layer in enumerate(LAYERS) for module in layer["modules"]}
 LAYER_OF = {module: layer for layer in LAYERS for module in layer["modules"]}
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+BESIDE = ("benchmarks", "examples", "tests")  # the folders whose files are as short
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -148,6 +150,14 @@ def test_size_is_within_limits_for_every_file(path: Path) -> None:
     assert not is_too_deep(_label(path))
     assert not is_too_long(source)
     assert long_functions(source) == []
+
+
+@pytest.mark.parametrize("folder", BESIDE)
+def test_length_is_within_the_limit_beside_the_package(folder: str) -> None:
+    """No test, example or benchmark is longer than a file of the package may be."""
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert [str(p) for p in files if is_too_long(p.read_text(encoding="utf-8"))] == []
 
 
 def test_private_lightning_names_stay_in_one_file() -> None:

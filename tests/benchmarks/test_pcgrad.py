@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pcgrad import Net, aggregation_ms, gram_error, literal, our_step, plain_step, step_ms
+from pcgrad_parts import Net, aggregation_ms, gram_error, literal, our_step, plain_step, step_ms
 
 from lightning_elche.ops.order import step_generator
 from lightning_elche.ops.projection import pcgrad

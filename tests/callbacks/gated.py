@@ -16,7 +16,14 @@ from lightning_elche import GateTrain
 from lightning_elche.exceptions import GateViolation
 from tests.ranks import Numbered, Recorder, make_loader, make_trainer
 
-__all__ = ["Scripted", "fit_gated", "lines_of", "run_of", "violation_of_fit"]
+__all__ = [
+    "Scripted",
+    "fit_gated",
+    "lines_of",
+    "lines_of_metadata",
+    "run_of",
+    "violation_of_fit",
+]
 
 
 class Scripted(Recorder):
@@ -87,3 +94,8 @@ def run_of(folder: Path) -> dict[str, Any]:
 def lines_of(file: Path) -> list[dict[str, Any]]:
     """Return the records of a log."""
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def lines_of_metadata(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of each epoch that was saved."""
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("ckpt/*.metadata.json"))]

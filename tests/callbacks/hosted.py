@@ -1,14 +1,19 @@
-"""A callback with nothing but `HostHooks`, and what tests train with it."""
+"""A callback with nothing but `HostHooks`, and what tests of its parts need."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from lightning_elche.callbacks.governor_hooks import HostHooks
+from lightning_elche.coordination.host.governor import GovernorConfig
+from tests.ranks import make_trainer
 
-__all__ = ["Hosted"]
+__all__ = ["CPU", "Events", "Hosted", "alone"]
+
+Events = list[tuple[str, dict[str, object]]]
+CPU = GovernorConfig(enabled=True, signal="cpu", period_s=0.005)
 
 
 class Hosted(Callback):
@@ -30,3 +35,7 @@ class Hosted(Callback):
         for name in ("on_train_batch_start", "on_train_batch_end"):
             if hasattr(self.hooks, name):
                 setattr(self, name, getattr(self.hooks, name))
+
+
+def alone() -> Trainer:
+    return make_trainer(1, strategy="auto")

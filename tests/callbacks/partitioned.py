@@ -15,7 +15,16 @@ from lightning_elche.partition.policy import CheckpointPolicy
 from lightning_elche.partition.store_config import StoreConfig
 from tests.ranks import Numbered, make_trainer
 
-__all__ = ["Drawing", "Noisy", "Validating", "ends_equal", "fit_drawing", "names_in", "saver_of"]
+__all__ = [
+    "Acts",
+    "Drawing",
+    "Noisy",
+    "Validating",
+    "ends_equal",
+    "fit_drawing",
+    "names_in",
+    "saver_of",
+]
 
 KEEP_ALL = StoreConfig(max_retained=1000, durability="flush")
 
@@ -63,6 +72,17 @@ class Noisy(Numbered):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         features, index = super().__getitem__(index)
         return features + torch.rand(8), index
+
+
+class Acts(Callback):
+    """Calls a function at the end of the third batch."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if args[-1] == 2:
+            self.function()
 
 
 def saver_of(root: str | Path, *, every: int | None = 1, **options: Any) -> PartitionCheckpoint:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_elche.coordination.breaker import BreakerConfig
+from lightning_elche.coordination.registry.capacity import Machine
 from lightning_elche.coordination.registry.clock import ClockReading
 from lightning_elche.coordination.registry.database import Database
 from lightning_elche.coordination.registry.limits import LimitsConfig
@@ -22,6 +23,10 @@ ANY_RATE: dict[str, Any] = {
     "window_max": 10**9,
 }
 HERE, ELSEWHERE = "pid:[1]", "pid:[2]"
+GIB = 2**30
+MACHINE = Machine(
+    gpus=2, gpu_name="NVIDIA A100", vram_bytes=160 * GIB, ram_bytes=64 * GIB, cores=16
+)
 
 
 class FakeHost:

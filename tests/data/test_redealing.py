@@ -10,7 +10,7 @@ from torch.distributed import HashStore
 
 from lightning_elche.data.redealing import Redealing
 from lightning_elche.distributed.control_store import ControlStore
-from tests.data.test_dealer import batches_of, dealers_of, open_all, plan_of
+from tests.data.dealt import batches_of, dealers_of, open_all, plan_of
 
 
 def lists_of(world_size: int) -> list[Redealing]:

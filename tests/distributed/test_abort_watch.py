@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from tests.distributed.test_rounds import Rank, ranks_of
+from tests.distributed.meeting import Rank, ranks_of
 from tests.distributed.threads import outcomes_of
 
 

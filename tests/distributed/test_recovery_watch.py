@@ -9,7 +9,7 @@ import pytest
 
 from lightning_elche.control.events import AveragingEvent
 from lightning_elche.exceptions import RecoveryHalted
-from tests.distributed.test_rounds import Rank, meet, ranks_of
+from tests.distributed.meeting import Rank, meet, ranks_of
 from tests.distributed.threads import outcomes_of
 
 

@@ -20,7 +20,8 @@ from lightning.pytorch import callbacks as callbacks_of_lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_elche.testing import run_ranks
-from tests.features.recipes import RECIPES, SIZE, run_recipes
+from tests.features.bench import SIZE
+from tests.features.recipes import RECIPES, run_recipes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

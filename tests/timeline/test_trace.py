@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import torch
 
-from lightning_elche.timeline import trace
+from lightning_elche.timeline import aligned, trace
 from lightning_elche.timeline.aligned import load
 from lightning_elche.timeline.trace import trace_events, write_trace
 from lightning_elche.timeline.trace_merge import read_profile
@@ -149,6 +149,7 @@ def test_steps_that_were_not_recorded_are_refused(run: Path) -> None:
 def test_very_long_run_is_drawn_in_columns(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The columns hold as much of each cause as the windows do."""
     whole = sum(e["dur"] for e in events_of(run) if e["name"] == "average_wait")
+    monkeypatch.setattr(aligned, "MAX_SPANS", 24)
     monkeypatch.setattr(trace, "MAX_SPANS", 24)
     events = events_of(run)
     waits = [e["dur"] for e in events if e["name"] == "average_wait"]
