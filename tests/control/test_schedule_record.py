@@ -22,7 +22,15 @@ from lightning_elche.control.schedule_record import (
 from lightning_elche.exceptions import ScheduleDiverged
 
 HEADER = header_line(rank=1, world_size=2) + "\n"
-TRAINED = Report(batches=3, samples=12, weight=12.0, loss_sum=1.5, loss_count=3, compute_ms=30.0)
+TRAINED = Report(
+    batches=3,
+    samples=12,
+    weight=12.0,
+    loss_sum=1.5,
+    loss_count=3,
+    compute_ms=30.0,
+    relative_delta=0.5,
+)
 
 
 def event_of(*reports: Report, index: int = 4, applied_after: int = 3) -> RecordedEvent:

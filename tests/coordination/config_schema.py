@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import types
@@ -72,8 +73,8 @@ def form(hint: Any) -> dict[str, Any]:
 
 def descriptions(cls: type) -> dict[str, str]:
     """Return what the docstring says of each argument."""
-    block = re.split(r"\n    \w+:\n", cls.__doc__ or "")[1]
-    entries = re.split(r"\n        (?=\w+: )", f"\n{block}")[1:]
+    block = re.split(r"\n\w+:\n", inspect.getdoc(cls) or "")[1]
+    entries = re.split(r"\n    (?=\w+: )", f"\n{block}")[1:]
     return {
         name: re.sub(r"\s+", " ", text).strip()
         for name, text in (entry.split(": ", 1) for entry in entries)

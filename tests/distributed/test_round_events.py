@@ -39,8 +39,8 @@ def test_event_is_equal_on_every_rank_but_for_own_costs() -> None:
     for rank in ranks:
         rank.train(10)
     own = {"wait_ms": 0.0, "transfer_ms": 0.0, "exchanged_ns": 0}
-    same = [replace(event, **own) for event in meet(ranks)]
-    assert same[0] == same[1] == same[2]
+    same = {repr(replace(event, **own)) for event in meet(ranks)}
+    assert len(same) == 1
 
 
 def test_plans_of_all_ranks_are_equal_after_events() -> None:
