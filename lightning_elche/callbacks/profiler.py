@@ -18,7 +18,7 @@ from torch.profiler import ProfilerAction, profile
 from typing_extensions import override
 
 from lightning_elche.callbacks.run_events import emit
-from lightning_elche.loops.lightning_names import trainer_of
+from lightning_elche.loops.lightning_names import forget_module, trainer_of
 
 __all__ = ["ElcheProfiler"]
 
@@ -105,6 +105,7 @@ class ElcheProfiler(PyTorchProfiler):
     def teardown(self, stage: str | None) -> None:
         self._drop_unused()
         super().teardown(stage)
+        forget_module(self)
 
     def stats(self) -> dict[str, float]:
         """Return the number of traces written, and of files that could not be."""

@@ -37,6 +37,7 @@ __all__ = [
     "averages_weights",
     "can_stop_early",
     "epoch_of",
+    "forget_module",
     "is_checkpoint_due",
     "is_validation_due",
     "keep_user_samplers",
@@ -211,3 +212,8 @@ def trainer_of(profiler: PyTorchProfiler) -> Trainer | None:
     """
     module = profiler._lightning_module
     return None if module is None else module.trainer
+
+
+def forget_module(profiler: PyTorchProfiler) -> None:
+    """Let a profiler of a run that is over be used in another one, although its module is gone."""
+    profiler._lightning_module = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import logging
 import re
@@ -136,6 +137,15 @@ def test_run_that_the_schedule_never_records_ends_well(tmp_path: Path) -> None:
         fit_one(profiler, model=Stumbles((0.0,)))
     profiler.teardown("fit")
     assert (profiler.stats()["export_failures"], list(tmp_path.iterdir())) == (0.0, [])
+
+
+def test_profiler_goes_on_when_the_model_of_its_last_run_is_gone(tmp_path: Path) -> None:
+    """Nothing of that run is asked for."""
+    profiler = ElcheProfiler(tmp_path)
+    for _ in range(2):
+        fit_one(profiler)
+        gc.collect()
+    assert profiler.stats() == {"traces": 2.0, "export_failures": 0.0}
 
 
 def test_stage_is_part_of_the_name(tmp_path: Path) -> None:
