@@ -19,6 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from lightning_elche.callbacks.run_events import subscribe
 from lightning_elche.callbacks.run_folder import run_folder
+from lightning_elche.strategies.elche import ElCheStrategy
 from lightning_elche.timeline.events import INSTANTS, SPANS, EventLog
 from lightning_elche.timeline.host import HostSampler, boot_id, host_name
 from lightning_elche.version import VERSION
@@ -79,8 +80,8 @@ def _opened(trainer: Trainer) -> EventLog:
 def _header(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    config = getattr(trainer.strategy, "_config", None)
-    cadence = getattr(config, "cadence", None)
+    strategy = trainer.strategy
+    config = strategy.config if isinstance(strategy, ElCheStrategy) else None
     return {
         "fingerprint": _fingerprint(trainer.lightning_module),
         "strategy": type(trainer.strategy).__name__,
@@ -91,8 +92,8 @@ def _header(trainer: Trainer) -> dict[str, Any]:
         "pid": os.getpid(),
         "device": f"{device} {name}",
         "approx": not hasattr(trainer.strategy, "input_timing"),
-        "overhead_target": getattr(cadence, "overhead_target", None),
-        "config": repr(config) if config is not None else None,
+        "overhead_target": None if config is None else config.cadence.overhead_target,
+        "config": None if config is None else repr(config),
         "versions": {
             "lightning-elche": VERSION,
             "lightning": lightning.__version__,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning_elche.callbacks.step_wrapping import WrappedMethod
-from lightning_elche.control.guard import GuardAction
+from lightning_elche.callbacks.timeline_compile import CompileWatch
+from lightning_elche.coordination.decisions import decisions_of
 from lightning_elche.timeline.fold import StepFold
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lightning_elche.control.events import AveragingEvent
+    from lightning_elche.control.schedule import Plan
     from lightning_elche.timeline.events import EventLog
 
 __all__ = ["RankProbe"]
@@ -55,7 +57,7 @@ class RankProbe:
         self._num_windows = self._inner_ns = self._inner_total_ns = self._inner_ended_ns = 0
         self._left_ns = self._gap_began_ns = self._gap_inner_ns = 0
         self._validation_began_ns = self._inner_before_ns = 0
-        self._anchor = 0
+        self._plan: Plan | None = None
         self._has_averages = has_averages
         self._timing = getattr(strategy, "input_timing", None)
         if self._timing is not None:
@@ -67,11 +69,14 @@ class RankProbe:
         self._wrapped = [WrappedMethod(strategy, name, call) for name, call in around.items()]
         self._wrap(trainer, "save_checkpoint", "checkpoint")
         self._wraps_pauses = False
+        self._compiling = CompileWatch(self._note_compiling, self._clock)
+        self._compiling.attach()
 
     def close(self) -> None:
         """Record the rest, and leave the strategy as it was; a second call does nothing."""
         for wrapped in self._wrapped:
             wrapped.restore()
+        self._compiling.close()
         if not self._wrapped:
             return
         self._wrapped = []
@@ -185,6 +190,12 @@ class RankProbe:
         else:
             self._fold.input_ns += waited_ns
 
+    def _note_compiling(self, began_ns: int, duration_ns: int) -> None:
+        if self._window_began_ns:
+            self._inner("compile", began_ns, duration_ns)
+        else:
+            self._log.span("compile", began_ns, duration_ns)  # within the start
+
     # Records
 
     def _inner(self, kind: str, began_ns: int, duration_ns: int | None = None) -> None:
@@ -194,9 +205,11 @@ class RankProbe:
         self._log.span(kind, began_ns, duration_ns)
         self._inner_ns += duration_ns
         self._inner_total_ns += duration_ns
+        self._fold.apart_ns += duration_ns
         self._inner_ended_ns = began_ns + duration_ns
 
     def _start(self, now_ns: int) -> None:
+        self._compiling.attach()
         self._log.span("startup", self._log_began_ns, now_ns - self._log_began_ns)
         self._window_began_ns = self._left_ns = now_ns
         self._inner_ns = 0
@@ -209,6 +222,7 @@ class RankProbe:
         rest_ns = duration_ns - self._inner_ns - sum(window[part] for part in parts)
         window["hooks_ns"] = max(0, rest_ns)
         self._log.span("window", self._window_began_ns, duration_ns, **window)
+        self._compiling.attach()
         self._num_windows += 1
         self._window_began_ns, self._inner_ns = end_ns, 0
 
@@ -233,13 +247,13 @@ class RankProbe:
             anchor=plan.anchor,
             duty=round(1.0 - own.throttle_ms / own.compute_ms, 4) if own.compute_ms else 1.0,
         )
-        if rank == 0 and self._anchor and plan.anchor != self._anchor:
-            reason = f"overhead {event.overhead_ratio:.3f}"
-            if event.action is not GuardAction.STABLE:
-                reason += f", guard {event.action.name}"
-            self._log.instant(
-                "anchor", **{"from": self._anchor, "to": plan.anchor, "reason": reason}
-            )
-        self._anchor = plan.anchor
-        if rank == 0 and event.is_epoch_complete:
+        if rank == 0:
+            self._tell_decisions(event)
+
+    def _tell_decisions(self, event: AveragingEvent) -> None:
+        for kind, data in decisions_of(event, before=self._plan):
+            if kind != "average":
+                self._log.instant(kind, **data)
+        self._plan = event.plan
+        if event.is_epoch_complete:
             self._log.instant("epoch_end", epoch=event.epoch)

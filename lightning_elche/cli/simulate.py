@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from lightning_elche.cli.arguments import parse_picture
+from lightning_elche.cli.outcome import Line, Outcome
+from lightning_elche.cli.single import add_output, report
 from lightning_elche.control.cadence import CadenceConfig
 from lightning_elche.control.simulation import Scenario, SimulatedRun, simulate
 from lightning_elche.timeline.causes import Slice
@@ -64,14 +66,14 @@ def add_to(verbs: Verbs) -> None:
         "--event-ms", type=_positive, default=2.0, help="cost of an event beside what it sends"
     )
     parser.add_argument("--anchor", type=int, default=10, help="anchor at the start")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
     parser.add_argument(
         "--png", type=parse_picture, metavar="FILE", help="also draw the run to this file"
     )
-    parser.set_defaults(run=_run)
+    add_output(parser, quiet="show only the efficiency", verbose="show each epoch, too")
+    parser.set_defaults(run=partial(report, _simulate), verb="simulate")
 
 
-def _run(options: argparse.Namespace) -> str:
+def _simulate(options: argparse.Namespace) -> Outcome:
     ranks = options.ranks or len(options.speeds)
     batches = getattr(options, "batches", BATCHES_PER_RANK * ranks)
     if ranks < 2:
@@ -102,7 +104,10 @@ def _run(options: argparse.Namespace) -> str:
         draw_lanes(
             [_lane(run, rank, transfer_ms) for rank in range(lanes)], options.png, title=title
         )
-    return json.dumps(result) if options.format == "json" else _text(result)
+    lines = [Line(text, is_calm=number > 0) for number, text in enumerate(_texts(result))]
+    if options.verbose:
+        lines += map(Line, _epochs(run))
+    return Outcome(lines=tuple(lines), data=result)
 
 
 def _exchange_ms(values: float, link_mbit: float, ranks: int) -> float:
@@ -125,22 +130,26 @@ def _result(run: SimulatedRun, speeds: Sequence[float], transfer_ms: float) -> d
     }
 
 
-def _text(result: dict[str, Any]) -> str:
+def _texts(result: dict[str, Any]) -> tuple[str, ...]:
     shares, anchors = result["share"], result["anchor"]
     shown = ", ".join(f"{share:.1%}" for share in shares[:MAX_LANES])
     more = f" and {len(shares) - MAX_LANES} more" if len(shares) > MAX_LANES else ""
-    return "\n".join(
-        (
-            f"efficiency      {result['efficiency']:.1%} of the sum of {result['ranks']} ranks",
-            f"fastest alone   {result['fastest_alone']:.1%} of the sum",
-            f"idle            {result['idle_ratio']:.1%} of the ranks' time",
-            f"averaging       {result['events']} events of {result['exchange_ms']:.1f} ms",
-            f"anchor          {anchors[0]} at first, {anchors[-1]} at last, "
-            f"{min(anchors)} to {max(anchors)}",
-            f"shares          {shown}{more}",
-            f"duration        {result['wall_s']:.1f} s",
-        )
+    return (
+        f"efficiency      {result['efficiency']:.1%} of the sum of {result['ranks']} ranks",
+        f"fastest alone   {result['fastest_alone']:.1%} of the sum",
+        f"idle            {result['idle_ratio']:.1%} of the ranks' time",
+        f"averaging       {result['events']} events of {result['exchange_ms']:.1f} ms",
+        f"anchor          {anchors[0]} at first, {anchors[-1]} at last, "
+        f"{min(anchors)} to {max(anchors)}",
+        f"shares          {shown}{more}",
+        f"duration        {result['wall_s']:.1f} s",
     )
+
+
+def _epochs(run: SimulatedRun) -> Iterator[str]:
+    for number, epoch in enumerate(run.epochs):
+        waited = ", ".join(f"{ms / 1000.0:.1f}" for ms in epoch.wait_ms[:MAX_LANES])
+        yield f"epoch {number:<10}waited {waited} s"
 
 
 def _lane(run: SimulatedRun, rank: int, transfer_ms: float) -> Lane:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_elche.cli.arguments import parse_path, parse_picture
-from lightning_elche.cli.streams import write_result
+from lightning_elche.cli.outcome import Line, Outcome, Problem
+from lightning_elche.cli.single import add_output, report
 from lightning_elche.timeline.aligned import RankTimeline, RunTimeline, load
 from lightning_elche.timeline.causes import CAUSES
 from lightning_elche.timeline.reader import NoEvents
@@ -18,13 +19,18 @@ from lightning_elche.timeline.report import write_page
 from lightning_elche.timeline.swimlane import draw_run
 from lightning_elche.timeline.trace import write_trace
 from lightning_elche.timeline.trace_merge import read_profile
-from lightning_elche.timeline.verdict import idle_ratio
+from lightning_elche.timeline.verdict import idle_ratio, told
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["add_to"]
 
+CLOCKS = {
+    "same": "that of the first one",
+    "averages": "aligned by the ends of averages",
+    "wall": "placed by what the wall clocks showed",
+}
 HOLDS, VIOLATED, NO_EVENTS, RANK_MISSING = 0, 1, 3, 4
 
 
@@ -59,23 +65,41 @@ def add_to(verbs: Verbs) -> None:
     parser.add_argument(
         "--fail-idle", type=_ratio, metavar="RATIO", help="exit with 1 if a rank idles more"
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
-    parser.set_defaults(run=_run)
+    add_output(
+        parser,
+        quiet="show only what held ranks up and what is wrong",
+        verbose="show what is true of many ranks for each of them, and how their clocks agree",
+    )
+    parser.set_defaults(run=partial(report, _timeline), verb="timeline")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _timeline(options: argparse.Namespace) -> Outcome:
+    folder = options.run_folder
     try:
-        timeline = load(Path(options.run_folder), since_s=options.since, until_s=options.until)
+        timeline = load(Path(folder), since_s=options.since, until_s=options.until)
     except NoEvents as err:
-        print(f"elche: {err}", file=sys.stderr)
-        return NO_EVENTS
+        return Outcome.error("NoEvents", str(err), folder, NO_EVENTS)
     _write_files(timeline, options)
-    is_json = options.format == "json"
-    write_result(json.dumps(_result(timeline), indent=2) if is_json else _text(timeline))
-    if timeline.missing:
-        return RANK_MISSING
     limit = math.inf if options.fail_idle is None else options.fail_idle
-    return VIOLATED if any(idle_ratio(rank.times) > limit for rank in timeline.ranks) else HOLDS
+    problems = [
+        *(Problem(folder, "RankMissing", f"Rank {rank} has no log.") for rank in timeline.missing),
+        *_idle_problems(timeline, folder, limit),
+    ]
+    is_violated = len(problems) > len(timeline.missing)
+    return Outcome(
+        lines=tuple(_lines(timeline, is_verbose=options.verbose)),
+        data=_result(timeline),
+        problems=tuple(problems),
+        exit_code=RANK_MISSING if timeline.missing else VIOLATED if is_violated else HOLDS,
+    )
+
+
+def _idle_problems(timeline: RunTimeline, folder: str, limit: float) -> Iterator[Problem]:
+    for rank in timeline.ranks:
+        ratio = idle_ratio(rank.times)
+        if ratio > limit:
+            message = f"Rank {rank.rank} idles {ratio:.1%} of its time, more than {limit:.1%}."
+            yield Problem(folder, "Idle", message)
 
 
 def _write_files(timeline: RunTimeline, options: argparse.Namespace) -> None:
@@ -116,16 +140,19 @@ def _rank_result(rank: RankTimeline) -> dict[str, Any]:
     }
 
 
-def _text(timeline: RunTimeline) -> str:
-    verdicts = [verdict.text for verdict in timeline.verdicts()]
-    return "\n".join(
-        (
-            *(verdicts or ["Nothing held the ranks up."]),
-            *(f"Note: {note}" for note in timeline.notes),
-            "",
-            *_table(timeline),
+def _lines(timeline: RunTimeline, *, is_verbose: bool) -> Iterator[Line]:
+    found = timeline.verdicts()
+    texts = [one.text for one in found] if is_verbose else [text for _, text in told(found)]
+    if not texts:
+        yield Line("Nothing held the ranks up.", is_calm=True)
+    yield from map(Line, texts)
+    yield from (Line(f"Note: {note}") for note in timeline.notes)
+    if is_verbose:
+        yield from (
+            Line(f"Clock of rank {r.rank}: {CLOCKS[r.offset.source]}") for r in timeline.ranks
         )
-    )
+    yield Line("", is_calm=True)
+    yield from (Line(text, is_calm=True) for text in _table(timeline))
 
 
 def _table(timeline: RunTimeline) -> list[str]:

@@ -164,6 +164,11 @@ class ElCheStrategy(SkippingStrategy):
             )
 
     @property
+    def config(self) -> RunConfig:
+        """The options of the run."""
+        return self._config
+
+    @property
     def _is_ddp(self) -> bool:
         return self._config.policy == "sync" and self._config.backend == "device"
 

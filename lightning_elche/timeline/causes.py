@@ -151,18 +151,23 @@ def columns_of(
         low, high = max(piece.start_ns, begin_ns), min(piece.end_ns, end_ns)
         if high <= low:
             continue
-        first = int((low - begin_ns) / width_ns)
+        first = min(int((low - begin_ns) / width_ns), count - 1)
         last = min(int((high - begin_ns) / width_ns), count - 1)
         length_ns = piece.end_ns - piece.start_ns
-        for index in range(min(first, last), last + 1):
+        if first == last:  # as most are in a long run
+            _add(columns[first], piece.causes, (high - low) / length_ns)
+            continue
+        for index in range(first, last + 1):
             left = begin_ns + index * width_ns
             part = (min(high, left + width_ns) - max(low, left)) / length_ns
-            if part <= 0.0:  # the slice ends where a column begins
-                continue
-            column = columns[index]
-            for cause, ns in piece.causes.items():
-                column[cause] = column.get(cause, 0.0) + part * ns
+            if part > 0.0:  # else the slice ends where a column begins
+                _add(columns[index], piece.causes, part)
     return columns
+
+
+def _add(column: dict[str, float], causes: Mapping[str, float], part: float) -> None:
+    for cause, ns in causes.items():
+        column[cause] = column.get(cause, 0.0) + part * ns
 
 
 def _cause(span: Span | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from lightning_elche.timeline.duration import duration_text
+
 __all__ = ["MAX_POINTS", "line_chart"]
 
 MAX_POINTS = 400
@@ -50,7 +52,8 @@ def line_chart(
         f"{escape(name)}</span>"
         for number, name in enumerate(lines)
     )
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg><p>{keys}</p>'
+    chart = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+    return f'<div class="wide">{chart}</div><p>{keys}</p>'
 
 
 def _axes(low: float, high: float, begin_s: float, end_s: float) -> str:
@@ -59,8 +62,10 @@ def _axes(low: float, high: float, begin_s: float, end_s: float) -> str:
         f'<path d="M{LEFT} {TOP}V{bottom}H{WIDTH}" fill="none" stroke="#adb5bd"/>'
         f'<text x="{LEFT - 5}" y="{TOP + 8}" text-anchor="end">{high:.4g}</text>'
         f'<text x="{LEFT - 5}" y="{bottom}" text-anchor="end">{low:.4g}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">{begin_s:.4g} s</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{end_s:.4g} s</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">{duration_text(begin_s)}</text>'
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f"{duration_text((begin_s + end_s) / 2)}</text>"
+        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{duration_text(end_s)}</text>'
     )
 
 

@@ -34,6 +34,9 @@ PERIOD_S = 1.0
 CAPACITY = 100_000
 JOIN_S = 5.0
 
+# `json.dumps` would make one for each line.
+_strict = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+
 
 class Record(NamedTuple):
     """One line of an event log.
@@ -194,9 +197,9 @@ class EventLog:
             fields["dur_ns"] = record.dur_ns
         self._seq += 1
         try:
-            text = _json({**fields, "a": record.a}, allow_nan=False)
+            text = _strict({**fields, "a": record.a})
         except ValueError:
-            text = _json({**fields, "a": _finite(record.a)}, allow_nan=False)
+            text = _strict({**fields, "a": _finite(record.a)})
         return text.encode() + b"\n"
 
     def _open(self) -> None:
@@ -227,10 +230,6 @@ def _free_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def _json(value: object, *, allow_nan: bool) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=allow_nan, default=str)
-
-
 def _finite(value: object) -> Any:  # noqa: ANN401  # JSON
     """Return `value` with numbers as text that JSON has no form for."""
-    return json.loads(_json(value, allow_nan=True), parse_constant=str)
+    return json.loads(json.dumps(value, default=str), parse_constant=str)

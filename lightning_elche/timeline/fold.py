@@ -18,12 +18,13 @@ class StepFold:
     Attributes:
         ended_ns: When the last step ended, 0 before the first.
         input_ns: Time spent waiting for data in this window.
+        apart_ns: Time in this window that has a record of its own.
     """
 
     def __init__(self, *, detail_steps: int = 0) -> None:
         self._detail_steps = detail_steps
-        self.input_ns = self.ended_ns = self._begun_ns = 0
-        self._input_before = self._input_within = 0
+        self.input_ns = self.apart_ns = self.ended_ns = self._begun_ns = 0
+        self._else_before = self._else_within = 0
         self._is_open = False
         self._steps: list[int] = []
         self._details: list[tuple[int, int]] = []
@@ -34,12 +35,12 @@ class StepFold:
             self._settle()
         self._is_open = True
         self._begun_ns = self.ended_ns = now_ns
-        self._input_before, self._input_within = self.input_ns, 0
+        self._else_before, self._else_within = self.input_ns + self.apart_ns, 0
 
     def end(self, now_ns: int) -> None:
         """Mark that the step is over, or at least its part until now."""
         self.ended_ns = now_ns
-        self._input_within = self.input_ns - self._input_before
+        self._else_within = self.input_ns + self.apart_ns - self._else_before
 
     @property
     def num_steps(self) -> int:
@@ -52,7 +53,7 @@ class StepFold:
             self._settle()
         steps, details, input_ns = sorted(self._steps), self._details, self.input_ns
         self._steps, self._details = [], []
-        self.input_ns = self._input_before = self._input_within = 0
+        self.input_ns = self.apart_ns = self._else_before = self._else_within = 0
         window: dict[str, Any] = {
             "batches": len(steps),
             "compute_ns": sum(steps),
@@ -71,8 +72,8 @@ class StepFold:
 
     def _settle(self) -> None:
         self._is_open = False
-        # A model that fetches batches in its step waits for them in it.
-        compute_ns = self.ended_ns - self._begun_ns - self._input_within
+        # Such as compiling, or waiting in a model that fetches its batches in its step.
+        compute_ns = self.ended_ns - self._begun_ns - self._else_within
         if len(self._details) < self._detail_steps:
             self._details.append((self._begun_ns, compute_ns))
         self._steps.append(compute_ns)

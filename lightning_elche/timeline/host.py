@@ -26,16 +26,22 @@ class HostSampler:
     def __init__(self, folder: Path, gpus: Callable[[], dict[str, Any]] = dict) -> None:
         self._folder = folder
         self._gpus = gpus
-        psutil.cpu_percent()  # the next call tells how it was since this one
+        self._is_first = True
 
     def __call__(self) -> dict[str, Any]:
         """Return the values; what cannot be read is `None`."""
         return {
-            "cpu": psutil.cpu_percent(),
+            "cpu": self._cpu(),
             "memory": psutil.virtual_memory().percent,
             "disk": self._disk(),
             **self._gpus(),
         }
+
+    def _cpu(self) -> float | None:
+        # Since the call before in the same thread; what the first one returns means nothing.
+        percent = psutil.cpu_percent()
+        was_first, self._is_first = self._is_first, False
+        return None if was_first else percent
 
     def _disk(self) -> float | None:
         try:

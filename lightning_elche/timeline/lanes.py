@@ -41,7 +41,9 @@ def lanes_of(timeline: RunTimeline) -> list[dict[str, Any]]:
             "title": title,
             "begin_s": round(low / 1e9, 3),
             "end_s": round(high / 1e9, 3),
-            "rows": [coded(rank.slices, low, high, count) for rank in timeline.ranks],
+            "rows": [
+                coded(rank.slices.between(low, high), low, high, count) for rank in timeline.ranks
+            ],
         }
         for title, low, high in parts
     ]

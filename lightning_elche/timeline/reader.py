@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_elche.exceptions import ElCheError
 from lightning_elche.timeline.events import SCHEMA, Record
 
 __all__ = ["NoEvents", "RankLog", "read_run"]
@@ -18,29 +19,57 @@ FIELDS = frozenset(("t_ns", "k", "ph", "a"))
 NAME = re.compile(r"rank(\d+)\.jsonl(?:\.(\d+))?")
 
 
-class NoEvents(ValueError):
+class NoEvents(ElCheError, ValueError):
     """There are no event logs where they were looked for."""
 
 
 @dataclass
 class RankLog:
-    """What one rank has recorded of a run.
+    """What one rank has recorded of a run; it is read anew each time, since it may be long.
 
     Attributes:
         rank: Which.
         header: What is true of the whole log.
-        records: Everything else, in the order in which it was written.
-        num_dropped: Records that were lost before they were written.
+        paths: Its files, the oldest first.
+        num_dropped: Records that were lost before they were written, as of the last reading.
         num_cut: Lines that could not be read, such as the last of a rank that was killed.
         is_closed: Whether the rank has ended its log itself.
     """
 
     rank: int
     header: dict[str, Any]
-    records: list[Record] = field(default_factory=list)
+    paths: list[Path]
     num_dropped: int = 0
     num_cut: int = 0
     is_closed: bool = False
+
+    def records(self) -> Iterator[Record]:
+        """Yield everything but the header, in the order in which it was written."""
+        self.num_dropped, self.num_cut, self.is_closed = 0, 0, False
+        for line in self._lines():
+            fields = _parsed(line)
+            if fields is None:
+                self.num_cut += 1
+                continue
+            kind, attributes = fields["k"], fields["a"]
+            if kind == "dropped":
+                self.num_dropped += attributes.get("count", 1)
+            elif kind == "clock" and attributes.get("closed"):
+                self.is_closed = True
+            if kind != "header":
+                yield _record(fields)
+
+    def clocks(self) -> Iterator[Record]:
+        """Yield what clocks have shown, which is far less than everything."""
+        for line in self._lines():
+            fields = _parsed(line) if '"clock"' in line else None
+            if fields is not None and fields["k"] == "clock":
+                yield _record(fields)
+
+    def _lines(self) -> Iterator[str]:
+        for path in self.paths:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from file
 
 
 def read_run(folder: Path) -> list[RankLog]:
@@ -63,8 +92,8 @@ def read_run(folder: Path) -> list[RankLog]:
     logs = [_read_rank(rank, paths) for rank, paths in sorted(files.items())]
     found = [log for log in logs if log is not None]
     if not found:
-        raise NoEvents(f"No event log in {folder} has a header: ranks have ended at once.")
-    newest = max(found, key=lambda log: _wall_ns(log))
+        raise NoEvents(f"No event log in {folder} says anything: ranks have ended at once.")
+    newest = max(found, key=_wall_ns)
     return [log for log in found if log.header.get("run") == newest.header.get("run")]
 
 
@@ -80,17 +109,15 @@ def _files_by_rank(folder: Path) -> dict[int, list[Path]]:
 
 
 def _read_rank(rank: int, paths: list[Path]) -> RankLog | None:
-    """Read what belongs to the same run as the last file with a header."""
+    """Find what belongs to the same run as the last file with a header."""
     headers = [(path, _header_of(path)) for path in paths]
     known = [(path, header) for path, header in headers if header is not None]
     if not known:
         return None
     last = known[-1][1]
-    log = RankLog(rank, last)
-    for path, header in known:
-        if header.get("run") == last.get("run"):
-            _read_file(path, log)
-    return log
+    same = [path for path, header in known if header.get("run") == last.get("run")]
+    log = RankLog(rank, last, same)
+    return log if next(log.clocks(), None) is not None else None
 
 
 def _header_of(path: Path) -> dict[str, Any] | None:
@@ -107,30 +134,6 @@ def _header_of(path: Path) -> dict[str, Any] | None:
     return header
 
 
-def _read_file(path: Path, log: RankLog) -> None:
-    for fields in _fields_of(path, log):
-        kind, attributes = fields["k"], fields["a"]
-        if kind == "header":
-            continue
-        if kind == "dropped":
-            log.num_dropped += attributes.get("count", 1)
-        elif kind == "clock" and attributes.get("closed"):
-            log.is_closed = True
-        log.records.append(
-            Record(fields["t_ns"], kind, fields["ph"], fields.get("dur_ns", 0), attributes)
-        )
-
-
-def _fields_of(path: Path, log: RankLog) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            fields = _parsed(line)
-            if fields is None:
-                log.num_cut += 1
-            else:
-                yield fields
-
-
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
         fields, _ = _decode(line)
@@ -139,6 +142,10 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) and fields.keys() >= FIELDS else None
 
 
+def _record(fields: dict[str, Any]) -> Record:
+    return Record(fields["t_ns"], fields["k"], fields["ph"], fields.get("dur_ns", 0), fields["a"])
+
+
 def _wall_ns(log: RankLog) -> int:
-    clocks = (record.a.get("wall_ns", 0) for record in log.records if record.k == "clock")
-    return next(clocks, 0)
+    wall_ns: int = next(log.clocks()).a.get("wall_ns", 0)
+    return wall_ns

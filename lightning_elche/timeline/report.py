@@ -14,16 +14,20 @@ from lightning_elche.timeline.aligned import RankTimeline, RunTimeline
 from lightning_elche.timeline.bulk import in_bulk
 from lightning_elche.timeline.causes import CAUSES
 from lightning_elche.timeline.charts import line_chart
+from lightning_elche.timeline.duration import duration_text
 from lightning_elche.timeline.events import INSTANTS
 from lightning_elche.timeline.lanes import lanes_of
 from lightning_elche.timeline.palette import IDLE_CAUSES, LOOKS
-from lightning_elche.timeline.verdict import idle_ratio
+from lightning_elche.timeline.verdict import idle_ratio, told
 
 __all__ = ["write_page"]
 
 MAX_HAPPENINGS = 500
 MAX_TEXT = 200
-TOO_MANY = frozenset(("average", "chunk"))  # to list them
+# They come again and again, and lanes and charts show what they were.
+NOT_LISTED = frozenset(("average", "chunk", "epoch_end", "share", "validation_end"))
+TOGETHER_NS = 2 * 10**9  # what ranks tell within it is one row
+MIN_RATIO, MIN_NAMED_RATIO = 0.002, 0.06  # of a rank's time, to be shown, and with its number
 GAUGES = ("cpu", "memory", "disk")
 MAX_LINES = 16
 
@@ -36,7 +40,6 @@ def write_page(timeline: RunTimeline, path: Path) -> None:
 
 def _page(timeline: RunTimeline) -> str:
     header = timeline.header
-    seconds = (timeline.end_ns - timeline.begin_ns) / 1e9
     template = (
         resources.files("lightning_elche.timeline").joinpath("report.html").read_text("utf-8")
     )
@@ -45,12 +48,12 @@ def _page(timeline: RunTimeline) -> str:
         "labels": [f"rank {rank.rank}" for rank in timeline.ranks],
         "lanes": lanes_of(timeline),
     }
-    verdicts = [verdict.text for verdict in timeline.verdicts()]
+    length = duration_text((timeline.end_ns - timeline.begin_ns) / 1e9)
     return Template(template).substitute(
-        title=f"Run of {len(timeline.ranks)} ranks, {seconds:.1f} s",
+        title=f"{_count(len(timeline.ranks))}, {length}",
         subtitle=escape(f"{header.get('strategy')}, run {header.get('run')}"),
-        verdicts=_items(verdicts or ["Nothing held the ranks up."]),
-        notes=_items(timeline.notes),
+        verdicts=_verdicts(timeline),
+        notes="".join(f"<li>{escape(note)}</li>" for note in timeline.notes),
         sums=_sums(timeline.ranks),
         legend=_legend(timeline.ranks),
         idle=_idle(timeline.ranks),
@@ -65,8 +68,20 @@ def _page(timeline: RunTimeline) -> str:
     )
 
 
-def _items(texts: Iterable[str]) -> str:
-    return "".join(f"<li>{escape(text)}</li>" for text in texts)
+def _count(ranks: int) -> str:
+    return "Run of 1 rank" if ranks == 1 else f"Run of {ranks} ranks"
+
+
+def _verdicts(timeline: RunTimeline) -> str:
+    found = told(timeline.verdicts())
+    if not found:
+        return "<li>Nothing held the ranks up.</li>"
+    return "".join(_verdict(cause, *text.partition(": ")) for cause, text in found)
+
+
+def _verdict(cause: str, what: str, colon: str, why: str) -> str:
+    chip = f'<i style="background:{LOOKS[cause].color}"></i>'
+    return f"<li>{chip}<strong>{escape(what)}</strong>{colon}{escape(why)}</li>"
 
 
 def _row(cells: Iterable[str], tag: str = "td") -> str:
@@ -78,20 +93,30 @@ def _sums(ranks: Sequence[RankTimeline]) -> str:
     for rank in ranks:
         totals = rank.times.totals
         whole = sum(totals.values()) or 1.0
-        bars = "".join(
-            f'<div title="{LOOKS[cause].words} {ns / whole:.1%}" '
-            f'style="width:{100.0 * ns / whole:.2f}%;background:{LOOKS[cause].color}"></div>'
-            for cause, ns in totals.items()
-            if ns > 0.0
-        )
-        name = escape(f"rank {rank.rank}, {rank.device}")
+        bars = "".join(_bar(cause, ns / whole) for cause, ns in totals.items() if ns > 0.0)
+        name = f"rank {rank.rank} <small>{escape(rank.device)}</small>"
         idle = f"idle {idle_ratio(rank.times):.1%}"
-        rows.append(_row((name, f'<div class="bar">{bars}</div>', idle)))
+        rows.append(f'<div>{name}</div><div class="idle">{idle}</div><div class="bar">{bars}</div>')
     return "".join(rows)
 
 
+def _bar(cause: str, ratio: float) -> str:
+    look = LOOKS[cause]
+    number = f"{100.0 * ratio:.0f}" if ratio >= MIN_NAMED_RATIO else ""
+    return (
+        f'<div title="{look.words} {ratio:.1%}" '
+        f'style="width:{100.0 * ratio:.2f}%;background:{look.color}">{number}</div>'
+    )
+
+
+def _used(ranks: Sequence[RankTimeline]) -> set[str]:
+    """Return the causes that took any of a rank's time to speak of."""
+    sums = [(rank.times.totals, sum(rank.times.totals.values())) for rank in ranks]
+    return {c for totals, whole in sums for c, ns in totals.items() if ns > MIN_RATIO * whole}
+
+
 def _legend(ranks: Sequence[RankTimeline]) -> str:
-    used = {cause for rank in ranks for cause, ns in rank.times.totals.items() if ns > 0.0}
+    used = _used(ranks)
     return "".join(
         f'<span class="key"><i style="background:{look.color}"></i>{look.words}</span>'
         for cause, look in LOOKS.items()
@@ -100,12 +125,14 @@ def _legend(ranks: Sequence[RankTimeline]) -> str:
 
 
 def _idle(ranks: Sequence[RankTimeline]) -> str:
-    totals = [rank.times.totals for rank in ranks]
-    causes = [cause for cause in IDLE_CAUSES if any(total[cause] > 0.0 for total in totals)]
+    used = _used(ranks)
+    causes = [cause for cause in IDLE_CAUSES if cause in used]
+    if not causes:
+        return _row(("None.",))
     head = _row(("", *(LOOKS[cause].words for cause in causes)), "th")
     return head + "".join(
-        _row((f"rank {rank.rank}", *(f"{total[cause] / 1e9:.2f}" for cause in causes)))
-        for rank, total in zip(ranks, totals, strict=True)
+        _row((f"rank {rank.rank}", *(f"{rank.times.totals[c] / 1e9:.2f}" for c in causes)))
+        for rank in ranks
     )
 
 
@@ -149,21 +176,34 @@ def _hosts(timeline: RunTimeline) -> str:
 
 
 def _happenings(ranks: Sequence[RankTimeline]) -> str:
-    listed = INSTANTS - TOO_MANY
-    found = [
-        (t_ns, rank.rank, record.k, record.a)
+    found = sorted(
+        (t_ns, rank.rank, kind, _short(record.a))
         for rank in ranks
-        for t_ns, record in rank.points
-        if record.ph == "i" and record.k in listed
-    ]
-    found.sort(key=lambda entry: entry[0])
+        for kind in INSTANTS - NOT_LISTED
+        for t_ns, record in rank.of_kind(kind)
+    )
+    groups: list[tuple[float, list[int], str, str]] = []
+    latest: dict[tuple[str, str], tuple[float, list[int], str, str]] = {}
+    for t_ns, rank, kind, text in found:
+        group = latest.get((kind, text))
+        if group is not None and t_ns - group[0] < TOGETHER_NS and rank not in group[1]:
+            group[1].append(rank)
+        else:
+            latest[kind, text] = (t_ns, [rank], kind, text)
+            groups.append(latest[kind, text])
     rows = [
-        _row((f"{t_ns / 1e9:.2f} s", f"rank {rank}", kind, escape(_short(a))))
-        for t_ns, rank, kind, a in found[:MAX_HAPPENINGS]
+        _row((duration_text(t_ns / 1e9), _ranks(numbers, len(ranks)), kind, escape(text)))
+        for t_ns, numbers, kind, text in groups[:MAX_HAPPENINGS]
     ]
-    if len(found) > MAX_HAPPENINGS:
-        rows.append(_row((f"... and {len(found) - MAX_HAPPENINGS} more",)))
+    if len(groups) > MAX_HAPPENINGS:
+        rows.append(_row((f"... and {len(groups) - MAX_HAPPENINGS} more",)))
     return "".join(rows) or _row(("None.",))
+
+
+def _ranks(numbers: Sequence[int], world: int) -> str:
+    if len(numbers) == 1:
+        return f"rank {numbers[0]}"
+    return "all ranks" if len(numbers) == world else f"ranks {', '.join(map(str, sorted(numbers)))}"
 
 
 def _short(a: dict[str, Any]) -> str:

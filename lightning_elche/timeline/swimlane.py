@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lightning_elche.timeline.aligned import RankTimeline, RunTimeline
 from lightning_elche.timeline.causes import Slice, columns_of, totals_of
 from lightning_elche.timeline.palette import LOOKS
+from lightning_elche.timeline.verdict import told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,14 +44,11 @@ def draw_run(timeline: RunTimeline, path: Path) -> None:
         ModuleNotFoundError: If matplotlib is not installed; the extra `plot` brings it.
     """
     shown = timeline.ranks[:MAX_LANES]
-    verdicts = timeline.verdicts()
-    lines = [verdict.text for verdict in verdicts[:MAX_VERDICTS]]
+    verdicts = [text for _, text in told(timeline.verdicts())]
+    lines = verdicts[:MAX_VERDICTS] or ["Nothing held the ranks up."]
     if len(verdicts) > MAX_VERDICTS:
         lines.append(f"... and {len(verdicts) - MAX_VERDICTS} more: see `elche timeline`.")
-    seconds = (timeline.end_ns - timeline.begin_ns) / 1e9
-    title = f"{len(timeline.ranks)} ranks, {seconds:.1f} s. " + "\n".join(
-        lines or ["Nothing held them up."]
-    )
+    title = "\n".join(lines)
     draw_lanes([Lane(label=_label(rank), slices=rank.slices) for rank in shown], path, title=title)
 
 

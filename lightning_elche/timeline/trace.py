@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from lightning_elche.timeline.aligned import RankTimeline, RunTimeline
+from lightning_elche.timeline.aligned import MAX_SPANS, RankTimeline, RunTimeline
 from lightning_elche.timeline.bulk import in_bulk
 from lightning_elche.timeline.causes import CAUSES, Span, columns_of, exposed, window_causes
 from lightning_elche.timeline.trace_points import counters_of, instants_of
@@ -16,9 +17,10 @@ from lightning_elche.timeline.trace_steps import steps_of
 
 __all__ = ["trace_events", "write_trace"]
 
-MAX_SPANS = 250_000
 SLICES_PER_COLUMN = 6
 LEVEL = 6
+
+_json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make one each time
 
 Event = dict[str, Any]
 
@@ -39,12 +41,24 @@ def write_trace(
         detail: As of `trace_events`.
         merged: Events of other origin that go with them.
     """
-    events = [*trace_events(timeline, detail=detail), *merged]
-    data = _json({**timeline.header, "notes": timeline.notes})
-    lines = ",\n".join(map(_json, events))
-    text = f'{{"displayTimeUnit":"ms","otherData":{data},"traceEvents":[\n{lines}\n]}}\n'
-    packed = text.encode()
-    path.write_bytes(gzip.compress(packed, LEVEL) if path.suffix == ".gz" else packed)
+    events = chain(trace_events(timeline, detail=detail), merged)
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with _opened(new, is_packed=path.suffix == ".gz") as file:
+            data = _json({**timeline.header, "notes": timeline.notes})
+            file.write(f'{{"displayTimeUnit":"ms","otherData":{data},"traceEvents":[\n')
+            file.write(_json(next(events)))
+            file.writelines(f",\n{_json(event)}" for event in events)
+            file.write("\n]}\n")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _opened(path: Path, *, is_packed: bool) -> TextIO:
+    if is_packed:
+        return gzip.open(path, "wt", LEVEL, encoding="ascii")
+    return path.open("w", encoding="ascii")
 
 
 def trace_events(
@@ -62,17 +76,20 @@ def trace_events(
     """
     hosts = list(dict.fromkeys(str(rank.log.header.get("host")) for rank in timeline.ranks))
     yield from _names(timeline.ranks, hosts)
-    is_long = sum(len(rank.spans) for rank in timeline.ranks) > MAX_SPANS
     columns = MAX_SPANS // (SLICES_PER_COLUMN * len(timeline.ranks))
     for rank in timeline.ranks:
         where = _track(rank, hosts)
-        drawn = _columns(timeline, rank, columns) if is_long else _slices(timeline, rank, detail)
+        drawn = (
+            _columns(timeline, rank, columns)
+            if timeline.is_long
+            else _slices(timeline, rank, detail)
+        )
         yield from ({**piece, **where} for piece in sorted(drawn, key=_order))
         below = {**where, "tid": where["tid"] + 1}
         yield from ({**_slice(s.kind, s.start_ns, s.end_ns, s.a), **below} for s in rank.background)
         yield from ({**event, **where} for event in instants_of(rank))
         yield from ({**event, **where} for event in counters_of(rank, columns))
-    if not is_long:
+    if not timeline.is_long:
         yield from _flows(timeline, hosts)
 
 
@@ -180,7 +197,3 @@ def _us(ns: float) -> int:
 
 def _order(event: Event) -> tuple[int, int]:
     return event["ts"], -event["dur"]
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

@@ -41,7 +41,7 @@ def _shift_us(trace: Any, events: list[dict[str, Any]], timeline: RunTimeline) -
     if base_ns is None:
         return -min((float(event["ts"]) for event in events if "ts" in event), default=0.0)
     first = timeline.ranks[0]
-    clock = next(record for record in first.log.records if record.k == "clock")
+    clock = next(first.log.clocks())
     wall_at_zero_ns = clock.a["wall_ns"] - first.place(clock.t_ns)
     return float((base_ns - wall_at_zero_ns) / 1000.0)
 

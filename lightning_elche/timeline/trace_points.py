@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from lightning_elche.timeline.aligned import RankTimeline
@@ -16,8 +18,9 @@ GLOBAL, OF_THREAD = "g", "t"
 
 def instants_of(rank: RankTimeline) -> Iterator[dict[str, Any]]:
     """Yield what happened; a change of the anchor concerns all ranks."""
-    for t_ns, record in rank.points:
-        if record.ph != "i" or record.k == "average":
+    found = (points for kind, points in rank.points.items() if kind != "average")
+    for t_ns, record in sorted(chain.from_iterable(found), key=itemgetter(0)):
+        if record.ph != "i":
             continue
         name, scope = record.k, OF_THREAD
         if record.k == "anchor":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_elche.timeline.causes import BUSY
 
-__all__ = ["RankTimes", "Verdict", "idle_ratio", "judge"]
+__all__ = ["RankTimes", "Verdict", "idle_ratio", "judge", "told"]
 
 LIMITS = {"input": 0.10, "hooks": 0.05, "checkpoint": 0.05, "throttle": 0.05, "other": 0.02}
 WORDS = {
@@ -21,6 +21,7 @@ WORDS = {
     "throttle": ("throttled", "sleeping, since it shares its machine"),
     "other": ("unexplained", "what no span covers"),
 }
+MANY = 3  # ranks that are told about together
 HARDLY_WAITS, IN_MOST_EVENTS, OTHERS_WAIT = 0.02, 0.80, 0.10
 
 
@@ -57,12 +58,16 @@ class Verdict:
     Attributes:
         rank: Which rank.
         kind: Such as "input-bound".
-        text: The verdict as a sentence that names the rank and its device.
+        cause: What its time went into, or that of the ranks that wait for it.
+        name: The rank and its device.
+        text: The verdict as a sentence that names them.
         ratio: The share of its running time that it is about.
     """
 
     rank: int
     kind: str
+    cause: str
+    name: str
     text: str
     ratio: float
 
@@ -90,9 +95,45 @@ def judge(ranks: Sequence[RankTimes], *, overhead_target: float) -> list[Verdict
                 f"{_name(times)} is the straggler: it hardly ever waits, while rank {longest.rank} "
                 f"waits {ratio:.1%} of its time for others."
             )
-            found.append(Verdict(rank=times.rank, kind="straggler", text=text, ratio=ratio))
+            found.append(_verdict(times, "straggler", "average_wait", text, ratio))
         verdicts += found
     return sorted(verdicts, key=lambda verdict: -verdict.ratio)
+
+
+def told(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+    """Return sentences, each with the cause that it is about, the largest share first.
+
+    What is true of many ranks is one sentence.
+    """
+    by_kind: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_kind.setdefault(verdict.kind, []).append(verdict)
+    found = []
+    for verdict in verdicts:
+        alike = by_kind[verdict.kind]
+        if len(alike) < MANY:
+            found.append((verdict.cause, verdict.text))
+        elif verdict is alike[0]:
+            found.append((verdict.cause, _of_many(alike)))
+    return found
+
+
+def _of_many(alike: Sequence[Verdict]) -> str:
+    most, least = alike[0], alike[-1]
+    if most.kind == "straggler":
+        numbers = ", ".join(str(verdict.rank) for verdict in alike)
+        return f"Ranks {numbers} are stragglers: others wait {most.ratio:.1%} of their time."
+    kind, why = WORDS[most.cause]
+    return (
+        f"{len(alike)} ranks are {kind}, most of all {most.name[0].lower()}{most.name[1:]}: "
+        f"{least.ratio:.1%} to {most.ratio:.1%} of their time went into {why}."
+    )
+
+
+def _verdict(times: RankTimes, kind: str, cause: str, text: str, ratio: float) -> Verdict:
+    return Verdict(
+        rank=times.rank, kind=kind, cause=cause, name=_name(times), text=text, ratio=ratio
+    )
 
 
 def _bounds(times: RankTimes, overhead_target: float) -> Iterator[Verdict]:
@@ -102,7 +143,7 @@ def _bounds(times: RankTimes, overhead_target: float) -> Iterator[Verdict]:
         ratio = times.share(cause)
         if ratio >= limits[cause]:
             text = f"{_name(times)} is {kind}: {ratio:.1%} of its time went into {why}."
-            yield Verdict(rank=times.rank, kind=kind, text=text, ratio=ratio)
+            yield _verdict(times, kind, cause, text, ratio)
 
 
 def _holds_up(times: RankTimes, longest: RankTimes) -> bool:

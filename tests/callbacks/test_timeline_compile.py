@@ -26,7 +26,10 @@ class Handler:
     def __init__(self) -> None:
         self.start: list[Any] = []
         self.end: list[Any] = []
-        self.register_start_callback, self.register_end_callback = self.start.append, self.end.append
+        self.register_start_callback, self.register_end_callback = (
+            self.start.append,
+            self.end.append,
+        )
         self.remove_start_callback, self.remove_end_callback = self.start.remove, self.end.remove
 
     def run(self, when: str, *arguments: object) -> None:
@@ -38,7 +41,7 @@ class Handler:
 def handler(monkeypatch: pytest.MonkeyPatch) -> Handler:
     """The one that is found."""
     handler = Handler()
-    monkeypatch.setitem(sys.modules, PLACE, SimpleNamespace(callback_handler=handler))  # type: ignore[arg-type]  # for it
+    monkeypatch.setitem(sys.modules, PLACE, SimpleNamespace(callback_handler=handler))
     return handler
 
 
@@ -94,7 +97,7 @@ def test_compiling_in_a_run_has_spans_and_is_no_computing(tmp_path: Path) -> Non
         1, strategy=ElCheStrategy(), default_root_dir=tmp_path, callbacks=[CadenceMonitor()]
     )
     model = Recorder()
-    model.layers.compile(backend="eager")
+    model.layers = torch.compile(model.layers, backend="aot_eager")  # type: ignore[assignment]  # a module, too
     trainer.fit(model, DataLoader(Numbered(18), batch_size=4), DataLoader(Numbered(4)))
     [rank] = load(tmp_path).ranks
     compiles = [span for span in rank.spans if span.kind == "compile"]

@@ -102,6 +102,28 @@ def test_stall_of_the_storage_is_found(folder: Path, run: RunTimeline) -> None:
     assert stalls == [[], [pytest.approx(stalled_s, abs=0.01)]]
 
 
+def test_stall_is_no_part_of_its_window(run: RunTimeline) -> None:
+    """It has a span of its own; the parts of a window still make up the rest of it."""
+    stalled = run.ranks[1]
+    windows = [span for span in stalled.spans if span.kind == "window"]
+    inner_s = sum(spans_of(stalled, "input") + spans_of(stalled, "checkpoint"))
+    inner_s += sum(spans_of(stalled, "validation"))
+    parts = ("compute_ns", "input_ns", "throttle_ns", "wait_ns", "hooks_ns")
+    assert sum(window.a["input_ns"] for window in windows) / 1e9 < STALL_S
+    told_s = sum(window.a[part] for window in windows for part in parts) / 1e9
+    assert told_s == pytest.approx(sum(spans_of(stalled, "window")) - inner_s, abs=0.01)
+
+
+def test_averages_and_clocks_go_together(run: RunTimeline) -> None:
+    """Each exchange notes what the clock showed, so that ranks can be put on one."""
+    for rank in run.ranks:
+        averages = [record.a["index"] for _, record in rank.of_kind("average")]
+        ends = [clock.a["average"] for clock in rank.log.clocks() if "average" in clock.a]
+        assert averages == ends == list(range(len(averages)))
+        assert len(averages) > 3
+        assert len(rank.of_kind("rank")) == len(averages)
+
+
 def test_slow_rank_is_named(run: RunTimeline) -> None:
     """The others wait for it, and it for nobody."""
     stragglers = [verdict.rank for verdict in run.verdicts() if verdict.kind == "straggler"]

@@ -129,3 +129,20 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"lightning-elche {VERSION}\n"
+
+
+def test_quiet_shows_the_efficiency_and_verbose_each_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line, or one more than usual for each epoch."""
+    lengths = []
+    for talk in ("-q", "--epochs=2", "-v"):
+        assert main(["simulate", talk]) == 0
+        lengths.append(len(capsys.readouterr().out.splitlines()))
+    assert lengths == [1, 7, 8]
+
+
+def test_workflow_is_told_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """As by the other verbs."""
+    assert main(["simulate", "--ranks=4", "--batches=2", "--format=github"]) == 2
+    assert capsys.readouterr().out.splitlines()[-1] == "elche simulate: 1 problem"

@@ -48,6 +48,7 @@ def test_result_as_json_names_ranks_and_causes(
     """For other programs."""
     assert call(run, "--format", "json") == 0
     result = json.loads(capsys.readouterr().out)
+    assert (result["schema"], result["exit_code"]) == ("elche/timeline-report-v1", 0)
     assert result["ranks"][1]["seconds"]["input"] == pytest.approx(2.4)
     assert [verdict["rank"] for verdict in result["verdicts"]] == [1, 0, 1]
 
@@ -62,16 +63,66 @@ def test_trace_page_and_picture_are_written(run: Path, tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_is_merged_into_the_trace(run: Path, tmp_path: Path) -> None:
+    """Its events lie beside those of the ranks."""
+    profile, trace = tmp_path / "profile.json", tmp_path / "t.json"
+    event = {"name": "aten::mm", "ph": "X", "pid": 7, "tid": 8, "ts": 5.0, "dur": 1.0}
+    profile.write_text(json.dumps({"traceEvents": [event]}))
+    assert call(run, "-o", trace, "--merge", profile) == 0
+    assert {"aten::mm", "window"} <= {
+        e["name"] for e in json.loads(trace.read_text())["traceEvents"]
+    }
+
+
 @pytest.mark.parametrize(("ratio", "code"), [("0.49", 1), ("0.51", 0)])
-def test_idle_rank_fails_the_gate(run: Path, ratio: str, code: int) -> None:
-    """Rank 1 idles half of its time."""
+def test_idle_rank_fails_the_gate(
+    run: Path, ratio: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 1 idles half of its time, which is said."""
     assert call(run, "--fail-idle", ratio) == code
+    told = "elche: Rank 1 idles 50.0% of its time, more than 49.0%.\n"
+    assert capsys.readouterr().err == (told if code else "")
+
+
+def test_workflow_is_told_what_is_wrong(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In commands of GitHub Actions, with a summary."""
+    assert call(run, "--format", "github", "--fail-idle", "0.49") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"::error title=Idle {run}::Rank 1 idles 50.0%25 of its time, more than 49.0%25.",
+        "elche timeline: 1 problem",
+    ]
+
+
+def test_quiet_leaves_out_the_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What held ranks up is shown, and nothing of a run that nothing held up."""
+    assert call(run, "-q") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert call(record_run(run / "calm", shares=(Share(compute=950, wait=0),)), "-q") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_verbose_tells_of_each_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What three have in common is one line otherwise."""
+    run = record_run(tmp_path, shares=(Share(compute=600, input=300, wait=0, transfer=0),) * 3)
+    assert call(run, "-q") == 0
+    assert capsys.readouterr().out.startswith("3 ranks are input-bound, most of all rank 0")
+    assert call(run, "-v") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" (")[0] for line in lines[:3]] == ["Rank 0", "Rank 1", "Rank 2"]
+    assert lines[-6] == "Clock of rank 2: that of the first one"
 
 
 def test_folder_without_events_is_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message says how to get some."""
     assert call(tmp_path) == 3
     assert "with event logs in elche/events" in capsys.readouterr().err
+
+
+def test_error_as_json_is_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its kind and its message."""
+    assert call(tmp_path, "--format", "json") == 3
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["kind"], problem["path"]) == ("NoEvents", str(tmp_path))
 
 
 def test_missing_rank_is_four(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,25 @@ def test_records_are_written_without_closing(tmp_path: Path) -> None:
     log.close()
 
 
+def test_flush_has_the_thread_write_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before it would."""
+    has_written, write = threading.Event(), EventLog.write
+
+    def told(log: EventLog) -> None:
+        write(log)
+        has_written.set()
+
+    monkeypatch.setattr(EventLog, "write", told)
+    log = log_in(tmp_path, period_s=3600.0)
+    log.instant("gate")
+    log.flush()
+    assert has_written.wait(timeout=20.0)
+    assert lines_of(log.path)[-1]["k"] == "gate"
+    log.close()
+
+
 def test_full_queue_drops_and_counts(tmp_path: Path) -> None:
     """What was dropped is said, and leaves a gap of its size in the numbers."""
     log = log_in(tmp_path, capacity=2, period_s=60.0)

@@ -44,6 +44,16 @@ def test_waiting_for_data_within_a_step_is_no_computing() -> None:
     assert (window["compute_ns"], window["input_ns"]) == (70, 35)
 
 
+def test_what_has_a_record_of_its_own_is_no_computing() -> None:
+    """Such as compiling, of which only that within the step counts."""
+    fold = StepFold()
+    fold.begin(0)
+    fold.apart_ns += 60
+    fold.end(100)
+    fold.apart_ns += 500  # a checkpoint behind the step
+    assert fold.take()["compute_ns"] == 40
+
+
 def test_step_that_raised_counts_until_its_last_end() -> None:
     """It has begun, and the next one begins."""
     fold = StepFold()

@@ -28,6 +28,18 @@ def test_folder_without_events_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path / "missing")
 
 
+def test_log_of_a_rank_that_ended_at_once_is_as_none(tmp_path: Path) -> None:
+    """A header says nothing of what happened."""
+    record_run(tmp_path)
+    for rank in (1, 0):
+        path = log_file(tmp_path, rank)
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+        if rank:
+            assert load(tmp_path).missing == [1]
+    with pytest.raises(NoEvents, match="ranks have ended at once"):
+        read_run(tmp_path)
+
+
 def test_line_that_was_cut_is_counted_and_left_out(tmp_path: Path) -> None:
     """All others are read."""
     record_run(tmp_path)

@@ -13,6 +13,7 @@ from lightning_elche.timeline.aligned import load
 from lightning_elche.timeline.causes import Slice
 from lightning_elche.timeline.charts import line_chart
 from lightning_elche.timeline.lanes import coded, lanes_of
+from lightning_elche.timeline.palette import LOOKS
 from lightning_elche.timeline.report import write_page
 from tests.timeline.recorded import Clock, S, Share, open_log, record_run
 
@@ -30,7 +31,8 @@ def page_of(folder: Path, **options: object) -> str:
 def test_page_says_which_rank_lost_time_and_why(tmp_path: Path) -> None:
     """The verdict stands at the top, with the rank and its share."""
     page = page_of(tmp_path, shares=(Share(), Share(compute=500, input=400)))
-    assert "Rank 1 (cpu on box) is input-bound: 40.0% of its time" in page
+    assert "<strong>Rank 1 (cpu on box) is input-bound</strong>: 40.0% of its time" in page
+    assert f'<li><i style="background:{LOOKS["input"].color}"></i><strong>Rank 1' in page
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -53,6 +55,28 @@ def test_page_has_a_part_for_each_question(tmp_path: Path) -> None:
         "Machines",
         "Configuration",
     ]
+
+
+def test_what_all_ranks_tell_is_one_row(tmp_path: Path) -> None:
+    """A second later it is another; what repeats every epoch is not listed."""
+    for rank in range(3):
+        clock = Clock(S)
+        log = open_log(tmp_path, rank, 3, clock)
+        for seconds in (1, 9):
+            clock.now_ns += seconds * S + rank
+            log.instant("stop_requested" if rank else "alert", cause="SIGTERM")
+            log.instant("stop_agreed", cause="SIGTERM")
+            log.instant("validation_end", epoch=0)
+        log.close()
+    write_page(load(tmp_path), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<td>([\d.]+ s)</td><td>(.*?)</td><td>(.*?)</td>", page)
+    assert [row for row in rows if row[0] == "1.0 s"] == [
+        ("1.0 s", "rank 0", "alert"),
+        ("1.0 s", "all ranks", "stop_agreed"),
+        ("1.0 s", "ranks 1, 2", "stop_requested"),
+    ]
+    assert len(rows) == 6
 
 
 def test_words_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
@@ -119,4 +143,5 @@ def test_lanes_are_drawn_in_a_browser(tmp_path: Path) -> None:
         check=True,
     )
     assert re.findall(r'data-drawn="(\d+)"', done.stdout) == ["4000"]
-    assert re.findall(r"<h3>The whole run, 0.0 to 6.5 s</h3>", done.stdout)
+    assert "<h3>The whole run</h3>" in done.stdout
+    assert re.findall(r"<span>(.*?)</span>", done.stdout)[-3:] == ["0 s", "3.3 s", "6.5 s"]

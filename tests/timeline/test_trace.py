@@ -123,6 +123,31 @@ def test_counters_are_written_where_they_change(run: Path) -> None:
     assert [value for name, value in values if name == "anchor"] == [8, 9]
 
 
+def test_machine_has_counters(tmp_path: Path) -> None:
+    """Of CPU, memory and disk what is known, and of each GPU."""
+    clock = Clock(S)
+    log = open_log(tmp_path, 0, 1, clock)
+    log.span("startup", S, S)
+    log.counter("host", cpu=None, memory=40.0, disk=60.0, gpu=[90, 80], vram=[5, 6])
+    clock.now_ns += S
+    log.close()
+    values = {e["name"]: e["args"]["value"] for e in events_of(tmp_path) if e["ph"] == "C"}
+    gpus = {"gpu 0 %": 90, "gpu 1 %": 80, "vram 0 bytes": 5, "vram 1 bytes": 6}
+    assert values == {"memory %": 40.0, "disk %": 60.0, **gpus}
+
+
+def test_uploads_have_a_track_of_their_own(tmp_path: Path) -> None:
+    """They take none of a rank's time."""
+    clock = Clock(S)
+    log = open_log(tmp_path, 0, 1, clock)
+    log.span("window", S, 4 * S, index=0, compute_ns=4 * S)
+    log.span("upload", 2 * S, S, path="a.ckpt")
+    clock.now_ns += 4 * S
+    log.close()
+    drawn = [(e["name"], e["tid"], e["ts"]) for e in events_of(tmp_path) if e["ph"] == "X"]
+    assert drawn == [("window", 0, 0), ("compute", 0, 0), ("upload", 1, 1_000_000)]
+
+
 def test_single_steps_are_drawn_on_request(tmp_path: Path) -> None:
     """In the windows that were asked for, instead of their sum."""
     clock = Clock(S)
@@ -140,10 +165,14 @@ def test_single_steps_are_drawn_on_request(tmp_path: Path) -> None:
     ]
 
 
-def test_steps_that_were_not_recorded_are_refused(run: Path) -> None:
-    """The message says how to record them."""
+def test_steps_that_were_not_recorded_are_refused(run: Path, tmp_path: Path) -> None:
+    """The message says how to record them, and what was there before is left as it is."""
+    path = tmp_path / "trace.json.gz"
+    path.write_text("before")
     with pytest.raises(ValueError, match=r"CadenceMonitor\(detail_steps=...\)"):
-        events_of(run, detail=(0, 2))
+        write_trace(load(run), path, detail=(0, 2))
+    assert path.read_text() == "before"
+    assert [other.name for other in tmp_path.glob("trace*")] == ["trace.json.gz"]
 
 
 def test_very_long_run_is_drawn_in_columns(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

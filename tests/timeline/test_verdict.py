@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_elche.timeline.verdict import RankTimes, idle_ratio, judge
+from lightning_elche.timeline.verdict import RankTimes, idle_ratio, judge, told
 
 
 def times(rank: int = 0, *, waits: tuple[float, ...] = (), **percent: float) -> RankTimes:
@@ -67,3 +67,30 @@ def test_idle_is_all_but_computing_and_validating() -> None:
 def test_rank_that_never_started_is_not_judged() -> None:
     """It has no running time."""
     assert kinds(RankTimes(rank=0, device="cpu", totals={"startup": 5.0})) == []
+
+
+def test_what_is_true_of_many_ranks_is_said_once() -> None:
+    """Who it is worst for is named, with the device; of two, each is."""
+    ranks = [times(0, hooks=6.0), times(1, hooks=8.0, input=20.0), times(2, hooks=7.0)]
+    assert told(judge(ranks, overhead_target=0.07)) == [
+        (
+            "input",
+            "Rank 1 (cpu on box1) is input-bound: 20.0% of its time went into waiting for data "
+            "(more loader workers, or faster storage).",
+        ),
+        (
+            "hooks",
+            "3 ranks are hooks-bound, most of all rank 1 (cpu on box1): 6.0% to 8.0% of their time "
+            "went into callbacks, logging and the loop around its steps.",
+        ),
+    ]
+    assert len(told(judge(ranks[:2], overhead_target=0.07))) == 3
+
+
+def test_many_stragglers_are_told_of_together() -> None:
+    """By their numbers."""
+    slow = [times(rank, waits=(0.0,)) for rank in (1, 2, 4)]
+    fast = times(0, average_wait=10.0, waits=(0.1,))
+    assert told(judge([fast, *slow], overhead_target=0.07)) == [
+        ("average_wait", "Ranks 1, 2, 4 are stragglers: others wait 10.0% of their time.")
+    ]
