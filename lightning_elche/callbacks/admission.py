@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,12 +171,13 @@ class Admission:
         return decision
 
     def _request(self, trainer: Trainer) -> Request:
-        is_on_gpus = trainer.strategy.root_device.type == "cuda"
+        gpus = trainer.num_devices if trainer.strategy.root_device.type == "cuda" else 0
+        machine = read_machine()
         return Request(
             kind=self._limits.kind,
             run=str(Path(trainer.default_root_dir).absolute()),
-            gpus=trainer.num_devices if is_on_gpus else 0,
-            machine=read_machine(),
+            gpus=gpus,
+            machine=replace(machine, gpus=machine.gpus or gpus),  # Torch sees what it trains on
             weight=self._limits.weight,
             expected_s=self._expected_s(),
             threshold=self._threshold(),

@@ -59,6 +59,7 @@ def build_parts(run: CoordinationRun) -> tuple[tuple[Component, ...], RunStopper
         environment=run.environment,
         durations=_durations_of(run),
         control=lambda: stopper.control,
+        kind=config.limits.kind,
     )
     claim = Claim(lambda: host.requested_duty, host.limit_duty)
     admission = Admission(
@@ -75,6 +76,7 @@ def build_parts(run: CoordinationRun) -> tuple[tuple[Component, ...], RunStopper
         folder=lambda: run.folder,
         deadline=host.deadline,
         checkpoint_times=host.checkpoint_times,
+        flush=run.write_events,
     )
     io = uploading_io(run.trainer)
     if io is not None:

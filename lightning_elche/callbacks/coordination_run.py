@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lightning_elche.coordination.config import CoordinationConfig
     from lightning_elche.coordination.registry.request import GrantsLeases
     from lightning_elche.coordination.stopping.run_control import RunControl
+    from lightning_elche.coordination.stopping.shutdown import ShutdownPlan
+    from lightning_elche.timeline.events import EventLog
 
 __all__ = ["CoordinationRun"]
 
@@ -92,7 +94,18 @@ class CoordinationRun:
         self._writer: StatusWriter | None = None
         self.parts: tuple[Component, ...] = ()
         self._stopper: RunStopper | None = None
-        self._has_log = False
+        self._log: EventLog | None = None
+
+    @property
+    def plan(self) -> ShutdownPlan:
+        """What is done when the run is stopped; `add` a step before that.
+
+        Raises:
+            RuntimeError: If the run has not begun.
+        """
+        if self._stopper is None:
+            raise RuntimeError("`plan` exists once the run has begun.")
+        return self._stopper.plan
 
     @property
     def control(self) -> RunControl:
@@ -122,14 +135,18 @@ class CoordinationRun:
         """Set up the parts and return their hooks; every rank calls this at the same point."""
         for warning in grace_warnings(self.engines, self.config.stop.grace_s):
             rank_zero_warn(warning)
-        attach(self.trainer)
-        self._has_log = True
+        self._log = attach(self.trainer)
         self.parts, self._stopper = build_parts(self)
         for part in self.parts:
             part.start(self.trainer, pl_module, stage)
         self.to(RunState.READY)
         self.on_rank_zero(self._begin_to_tell)
         return calls_of(self.parts)
+
+    def write_events(self) -> None:
+        """Write the events that wait to be, since the process is about to be ended."""
+        if self._log is not None:
+            self._log.write()
 
     def _begin_to_tell(self) -> None:
         period_s, watchdog_s = self.config.export.status_period_s, self._systemd.watchdog_s
@@ -174,7 +191,7 @@ class CoordinationRun:
             self.to(RunState.STOPPED)
         emit("stopped", state=self.lifecycle.state.name, error=self._error)
         self._forget()
-        if self._has_log:
+        if self._log is not None:
             release(self.trainer)
         if self._writer is not None:
             self._writer.close()

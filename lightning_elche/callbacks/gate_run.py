@@ -15,6 +15,7 @@ from lightning_elche.callbacks.gate_meter import StepMeter, StepReading, count_t
 from lightning_elche.callbacks.gate_options import GateOptions, Recovers
 from lightning_elche.callbacks.gate_peers import GatePeers
 from lightning_elche.callbacks.gate_record import first_record
+from lightning_elche.callbacks.run_events import emit
 from lightning_elche.contracts.aborts import abort_facts, violation_of
 from lightning_elche.contracts.float32 import to_float32
 from lightning_elche.contracts.gates import ids as gateids
@@ -252,7 +253,9 @@ class GateRun:
         """
         epoch = self._epoch if violation.epoch is None else violation.epoch
         self.drain()
-        self.folder.event("ABORT", rank=rank, **{**abort_facts(violation), "epoch": epoch})
+        facts = {**abort_facts(violation), "rank": rank, "epoch": epoch}
+        self.folder.event("ABORT", **facts)
+        emit("gate", **facts)
         reason, code = violation.abort.name, violation.exit_code
         self.finish("ABORTED", stop_reason=reason, exit_code=code)
         self.peers.close()

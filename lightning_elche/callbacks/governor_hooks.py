@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_elche.callbacks.host_durations import RunDurations
 from lightning_elche.callbacks.host_link import LinkAdvice
 from lightning_elche.callbacks.host_peak import PeakGuard
-from lightning_elche.callbacks.host_saves import SaveWatch
+from lightning_elche.callbacks.host_saves import SaveWatch, state_bytes
 from lightning_elche.callbacks.host_throttle import RankThrottle
 from lightning_elche.callbacks.host_watch import HostWatch
 from lightning_elche.callbacks.run_events import emit
@@ -60,6 +60,7 @@ class HostHooks:
         durations: How long runs of this machine took; `None` if nobody keeps that.
         control: Returns what stops and pauses the run. Default: `control` of the strategy, where it
             has one.
+        kind: Of the run, as `LimitsConfig.kind`.
 
     Attributes:
         checkpoint_times: Seconds that checkpoints of this fit took.
@@ -80,19 +81,20 @@ class HostHooks:
         environment: Mapping[str, str] | None = None,
         durations: DurationStore | None = None,
         control: Callable[[], RunControl] | None = None,
+        kind: str = "train",
     ) -> None:
         self._thresholds = thresholds or ThresholdConfig()
         self._targets = targets or TargetConfig()
         self._governor = governor or GovernorConfig()
         self._bandwidth = bandwidth or BandwidthConfig()
         self._schedule = schedule or ScheduleConfig()
-        self._store, self._control_of = durations, control
+        self._store, self._control_of, self._kind = durations, control, kind
         self._deadline = find_deadline(
             self._schedule.deadline, environment or {}, margin_s=self._schedule.margin_s
         )
         self._peak = PeakGuard(self._schedule)
         self.checkpoint_times, self.window_times = Measured(), Measured()
-        self._model_bytes = 0
+        self._state_bytes = 0
         self._window_began_s = math.inf
         self._is_training = False
         self._saves: SaveWatch | None = None
@@ -136,7 +138,7 @@ class HostHooks:
             checkpoints=self.checkpoint_times,
             windows=self.window_times,
             under_way_s=max(0.0, now_s - self._window_began_s),
-            checkpoint_bytes=self._model_bytes,
+            checkpoint_bytes=self._state_bytes,
         )
         return now_s + due - time.time(), self._deadline.reason
 
@@ -152,9 +154,9 @@ class HostHooks:
             folder=run_folder(trainer),
             store=self._store,
             defaults_s=self._schedule.defaults_s,
+            kind=self._kind,
         )
-        tensors = (*pl_module.parameters(), *pl_module.buffers())
-        self._model_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self._state_bytes = state_bytes(pl_module)
         throttles = self._governor.enabled or self._peak.throttles
         if throttles:
             self._throttle = RankThrottle(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from lightning_elche.coordination.schedule.durations import (
+    DEFAULT_DURATIONS_S,
     Duration,
     DurationFile,
     DurationModel,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDurations", "fingerprint_of"]
 
-KIND = "train"
+OTHERS = "train"  # what kinds of which no default is known are taken for
 
 
 class RunDurations:
@@ -39,6 +40,7 @@ class RunDurations:
         folder: Of the run; `durations.jsonl` there holds the durations of its fits.
         store: Holds those of other runs as well; `None` if there is none.
         defaults_s: As `ScheduleConfig.defaults_s`.
+        kind: Of the run, as `LimitsConfig.kind`.
         now: Returns the time, in seconds since 1970.
     """
 
@@ -50,16 +52,19 @@ class RunDurations:
         folder: Path,
         store: DurationStore | None,
         defaults_s: Mapping[str, float],
+        kind: str = "train",
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._trainer, self._now = trainer, now
+        self._trainer, self._kind, self._now = trainer, kind, now
         self._file = DurationFile(folder / "durations.jsonl")
         self._store = store
-        model = DurationModel(store or self._file, defaults_s=defaults_s, now=now)
+        known_s = {**DEFAULT_DURATIONS_S, **defaults_s}
+        known_s.setdefault(kind, known_s[OTHERS])
+        model = DurationModel(store or self._file, defaults_s=known_s, now=now)
         self._fingerprint = fingerprint_of(trainer, pl_module)
         self._host = socket.gethostname()
         self.estimate: DurationEstimate = model.estimate(
-            KIND, fingerprint=self._fingerprint, host=self._host
+            kind, fingerprint=self._fingerprint, host=self._host
         )
         self._began = self._now()
         self._first_step, self._steps = 0, math.inf
@@ -75,7 +80,7 @@ class RunDurations:
         if not self._trainer.is_global_zero:
             return
         duration = Duration(
-            kind=KIND,
+            kind=self._kind,
             fingerprint=self._fingerprint,
             host=self._host,
             seconds=round(self._now() - self._began, 3),

@@ -12,11 +12,13 @@ from lightning_elche.callbacks.step_wrapping import WrappedMethod
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import LightningModule, Trainer
 
     from lightning_elche.coordination.schedule.measured import Measured
 
-__all__ = ["SaveWatch"]
+__all__ = ["SaveWatch", "state_bytes"]
+
+STATE_COPIES = 3  # parameters, and two moments of each in an optimizer
 
 
 class SaveWatch:
@@ -63,6 +65,16 @@ class SaveWatch:
 
     def _note(self, path: Path, num_bytes: int) -> None:
         self.last_bytes, self.folder = num_bytes, path.absolute().parent
+
+
+def state_bytes(module: LightningModule) -> int:
+    """Return about how many bytes a checkpoint of a module and its optimizer has.
+
+    Cost: O(number of tensors).
+    """
+    parameters = sum(one.numel() * one.element_size() for one in module.parameters())
+    buffers = sum(one.numel() * one.element_size() for one in module.buffers())
+    return STATE_COPIES * parameters + buffers
 
 
 def _size(path: Path) -> int:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_elche.callbacks.child_ranks import is_child_rank
+from lightning_elche.callbacks.host_saves import state_bytes
 from lightning_elche.callbacks.lockstep import Lockstep, call_last
 from lightning_elche.callbacks.run_events import emit
 from lightning_elche.callbacks.run_saver import RunSaver
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunStopper"]
 
-STATE_COPIES = 3  # parameters, and two moments of each in an optimizer
 ABOUT_PEERS = (SIGTERMException, PeerLost, RankFailed)
 
 
@@ -65,6 +65,7 @@ class RunStopper:
         deadline: Returns when to stop, in seconds of `time.monotonic`, `None` if not; and why.
         checkpoint_times: What saving a checkpoint has taken, as somebody else measures and tells
             it.
+        flush: Called before a process is ended that hangs.
 
     Attributes:
         plan: What is done at the end; more steps may be added.
@@ -77,10 +78,11 @@ class RunStopper:
         folder: Callable[[], Path],
         deadline: DeadlineOf | None = None,
         checkpoint_times: Measured | None = None,
+        flush: Callable[[], object] | None = None,
     ) -> None:
         self.config = config or StopConfig()
         self.plan = ShutdownPlan()
-        self._folder_of, self._deadline = folder, deadline
+        self._folder_of, self._deadline, self._flush = folder, deadline, flush
         self._times = checkpoint_times or Measured()
         self._is_watched = checkpoint_times is not None
         self._watcher: Watcher | None = None
@@ -137,7 +139,9 @@ class RunStopper:
             checks.append(Deadline(self._deadline, control))
         rank = self._trainer.global_rank
         stacks = self._folder / f"stacks-rank{rank}.txt"
-        checks.append(Watchdog(control, budget=self._begin_stop, stacks=lambda: stacks))
+        checks.append(
+            Watchdog(control, budget=self._begin_stop, stacks=lambda: stacks, flush=self._flush)
+        )
         self._watcher = Watcher(
             checks,
             period_s=self.config.poll_s,
@@ -304,8 +308,7 @@ class RunStopper:
         control = self._control
         if control.budget is not None or control.requested_at is None:
             return
-        module, times = self._trainer.lightning_module, self._times
-        num_bytes = STATE_COPIES * sum(p.numel() * p.element_size() for p in module.parameters())
+        times, num_bytes = self._times, state_bytes(self._trainer.lightning_module)
         control.budget = plan_stop(
             control.requested_at,
             grace_s=self.config.grace_s,

@@ -169,10 +169,12 @@ def _add_gc(own: Verbs) -> None:
         "--monitor", metavar="METRIC", help="with --keep: keep those with the best METRIC, too"
     )
     parser.add_argument(
-        "--mode", choices=("min", "max"), default="min", help="whether less is better or more"
+        "--mode",
+        choices=("min", "max"),
+        help="with --monitor: whether less is better or more (default: min)",
     )
     parser.add_argument(
-        "--keep-best", type=_positive, default=1, metavar="K", help="how many (default: 1)"
+        "--keep-best", type=_positive, metavar="K", help="with --monitor: how many (default: 1)"
     )
     parser.add_argument("--apply", action="store_true", help="remove, and not only say what")
 

@@ -23,7 +23,7 @@ def gc(options: argparse.Namespace) -> Outcome:
 
     Raises:
         OSError: If the root cannot be read.
-        ValueError: If it is a checkpoint, or `--monitor` is given for nothing.
+        ValueError: If it is a checkpoint, or an option is given for nothing.
     """
     root = place(options.path)
     if parse_checkpoint_name(root.name) is not None:
@@ -61,6 +61,12 @@ def gc(options: argparse.Namespace) -> Outcome:
 
 
 def _config(options: argparse.Namespace) -> StoreConfig | None:
+    for option, given in (("--mode", options.mode), ("--keep-best", options.keep_best)):
+        if given is not None and options.monitor is None:
+            raise ValueError(
+                f"`{option}` must be given with `--monitor`, got {given!r} alone: without it no "
+                "checkpoint is better than another."
+            )
     if options.keep is None:
         if options.monitor is not None:
             raise ValueError(
@@ -71,8 +77,8 @@ def _config(options: argparse.Namespace) -> StoreConfig | None:
     return StoreConfig(
         max_retained=options.keep,
         monitor=options.monitor,
-        mode=options.mode,
-        keep_best=options.keep_best,
+        mode=options.mode or "min",
+        keep_best=options.keep_best or 1,
     )
 
 

@@ -32,7 +32,7 @@ MODULES = {
     **dict.fromkeys(("check", "compare"), "contract_runs"),
     "explain": "contract_explain",
 }
-UNREADABLE = 3
+SUBJECTS = ("run_dir", "run_a", "run_b", "old", "new")
 
 
 def add_to(parsers: Verbs) -> None:
@@ -57,9 +57,20 @@ def _run(options: argparse.Namespace) -> int:
         outcome = verb(options)
     except OSError as err:
         print(f"elche: {told(err)}", file=sys.stderr)
-        return UNREADABLE
+        return _unread(err, options)
     emit(outcome, options)
     return outcome.exit_code
+
+
+def _unread(err: OSError, options: argparse.Namespace) -> int:
+    """Also tell programs what cannot be read, in the format that they have asked for."""
+    from lightning_elche.cli.contract_files import UNREADABLE, unread
+
+    if getattr(options, "format", "text") != "text":
+        given = (getattr(options, name, None) for name in SUBJECTS)
+        subject = " ".join(path for path in given if path is not None)
+        emit(unread(options.verb, subject, err), options)
+    return UNREADABLE
 
 
 def _add(own: Verbs, name: str, text: str) -> argparse.ArgumentParser:

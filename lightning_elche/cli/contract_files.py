@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from importlib import resources
 
 from lightning_elche.cli.contract_output import Outcome
+from lightning_elche.cli.streams import told
 from lightning_elche.contracts.grammar.diff import Change, diff_contracts, version_bump
 from lightning_elche.contracts.grammar.loader import DEFAULT_TEXT, load_contract
 from lightning_elche.contracts.reports.edits import raise_warnings
 from lightning_elche.contracts.verdicts import Finding, Location, Report, Severity
 from lightning_elche.exceptions import ContractError
 
-__all__ = ["INVALID", "diff", "invalid", "new", "schema", "validate"]
+__all__ = ["INVALID", "UNREADABLE", "diff", "invalid", "new", "schema", "unread", "validate"]
 
 SCHEMAS = {"elche": "gate-train-v1.schema.json", "open": "contract-v1.schema.json"}
 WEAKER, INVALID, UNREADABLE = 1, 2, 3
@@ -70,6 +72,14 @@ def invalid(command: str, subject: str, err: ContractError) -> Outcome:
     """Return what is wrong with a contract that a command cannot go on with."""
     report = Report(command=command, subject=subject, findings=err.findings)
     return Outcome(result=report, exit_code=INVALID)
+
+
+def unread(command: str, subject: str, err: OSError) -> Outcome:
+    """Return that a file, or the folder of a run, cannot be read."""
+    at = None if err.filename is None else Location(path=os.fsdecode(err.filename))
+    finding = Finding(rule=UNREAD, severity=Severity.ERROR, message=told(err), at=at)
+    report = Report(command=command, subject=subject, findings=(finding,))
+    return Outcome(result=report, exit_code=UNREADABLE)
 
 
 def _findings(path: str) -> tuple[Finding, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lightning_elche.cli.coord_child import HeldCommand, Interrupted
 from lightning_elche.cli.coord_output import complain, emit
-from lightning_elche.cli.coord_registry import configured, request_of
+from lightning_elche.cli.coord_registry import ASK_LESS, configured, request_of
 from lightning_elche.cli.outcome import Outcome, Problem
 from lightning_elche.coordination.registry.lease_keeper import (
     LEASE_VARIABLE,
@@ -109,7 +109,7 @@ def _refused(decision: Decision, options: argparse.Namespace) -> int:
 
 def _advice(decision: Decision, options: argparse.Namespace) -> str:
     if decision.code in FINAL:
-        return "Ask for less."
+        return ASK_LESS
     if decision.code == "unreachable":
         return "Start `elche coord serve` there, or set `limits: {on_unreachable: allow}`."
     return "Try again later." if options.wait else "`--wait` waits for its turn."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_elche.contracts.runfolder.jsonfile import read_object
 from lightning_elche.contracts.strictjson import number_of
-from lightning_elche.coordination.registry.config import RegistryConfig
+from lightning_elche.coordination.registry.config import RegistryConfig, check_folder
 from lightning_elche.coordination.run_index import RunEntry, is_alive, list_runs
 from lightning_elche.coordination.status import STATUS_NAME
 
@@ -82,9 +82,14 @@ class Seen:
 
 
 def coord_dir() -> Path:
-    """Return the folder that all runs of this user share on this machine."""
+    """Return the folder that all runs of this user share on this machine.
+
+    Raises:
+        ValueError: If it is a file.
+    """
     folder = RegistryConfig().completed(os.environ).folder
     assert folder is not None  # of what is complete
+    check_folder(Path(folder))
     return Path(folder)
 
 

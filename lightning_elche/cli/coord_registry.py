@@ -15,9 +15,19 @@ from lightning_elche.coordination.registry.machine import read_machine
 from lightning_elche.coordination.registry.place import AnyRegistry, open_registry
 from lightning_elche.coordination.registry.request import FINAL, Decision, Request, Rule
 
-__all__ = ["configured", "opened", "release", "request_of", "reserve", "reset_breaker", "why"]
+__all__ = [
+    "ASK_LESS",
+    "configured",
+    "opened",
+    "release",
+    "request_of",
+    "reserve",
+    "reset_breaker",
+    "why",
+]
 
 REFUSED, UNKNOWN = 1, 3
+ASK_LESS = "Ask for less, or on another machine."
 
 
 def configured(options: argparse.Namespace) -> CoordinationConfig:
@@ -90,9 +100,12 @@ def reset_breaker(options: argparse.Namespace) -> Outcome:
 
 def _lines(decision: Decision) -> Iterator[Line]:
     word = "ADMITTED" if decision.allowed else "REFUSED"
-    may_change = decision.retry_after_s > 0.0 and decision.code not in FINAL
-    again = f" Ask again in {decision.retry_after_s:.1f} s." if may_change else ""
-    yield Line(f"{decision.code}: {decision.reason}.{again}", word, decision.allowed)
+    advice = ""
+    if decision.code in FINAL:
+        advice = f" {ASK_LESS}"
+    elif decision.retry_after_s > 0.0:
+        advice = f" Ask again in {decision.retry_after_s:.1f} s."
+    yield Line(f"{decision.code}: {decision.reason}.{advice}", word, decision.allowed)
     yield from (_rule_line(rule) for rule in decision.rules)
 
 

@@ -13,6 +13,7 @@ from lightning_elche.contracts.runfolder.jsonfile import read_object
 from lightning_elche.contracts.strictjson import dump_strictly
 from lightning_elche.coordination.atomic_file import replace_file
 from lightning_elche.coordination.registry import liveness
+from lightning_elche.coordination.registry.config import make_folder
 from lightning_elche.coordination.registry.liveness import Process, own_process
 from lightning_elche.coordination.registry.wire import from_wire, to_wire
 
@@ -47,10 +48,10 @@ def add_run(coord_dir: Path, run_folder: str, *, started_at: float) -> Path:
         started_at: Now, in seconds since 1970.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        ValueError: If the folder is a file.
+        OSError: If it cannot be written to.
     """
-    folder = coord_dir / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(coord_dir / FOLDER)
     for other in list_runs(coord_dir):
         if not is_alive(other):
             _file_of(coord_dir, other.run_folder).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_elche.callbacks.run_events import subscribe
 from lightning_elche.contracts.model import Contract
 from tests.callbacks.gated import Scripted, fit_gated, lines_of, run_of, violation_of_fit
 
@@ -36,6 +37,16 @@ def test_abort_is_told_by_its_event(tmp_path: Path) -> None:
     violation_of_fit(tmp_path, model=Scripted(nan_at=3))
     names = [line["event"] for line in lines_of(tmp_path / "events.jsonl")]
     assert names == ["RUN_START", "ABORT", "RUN_END"]
+
+
+def test_abort_is_told_to_subscribers(tmp_path: Path) -> None:
+    """With its rule, its step and what was measured there."""
+    told: list[dict[str, Any]] = []
+    forget = subscribe(lambda kind, data: told.append({"kind": kind, **data}))
+    violation_of_fit(tmp_path, model=Scripted(nan_at=3))
+    forget()
+    (event,) = (one for one in told if one["kind"] == "gate")
+    assert (event["gate"], event["step"], event["rank"]) == ("GATE-TRAIN-007", 3, 0)
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,13 @@ def test_signal_ends_the_run_with_a_checkpoint(
 
 
 def test_handlers_come_back_after_a_stop(tmp_path: Path) -> None:
-    """What the user has installed is called during the run and is there again after it."""
+    """What the user has installed is called during the run, and alone after it."""
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda signum, _: heard.append(signum))
     try:
-        own = signal.getsignal(signal.SIGTERM)
         train(1, tmp_path, Acts(0, 1, kill(signal.SIGTERM)), **ONE)
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [signal.SIGTERM] * 2
-        assert signal.getsignal(signal.SIGTERM) in (own, signal.getsignal(signal.SIGTERM))
     finally:
         signal.signal(signal.SIGTERM, before)
 

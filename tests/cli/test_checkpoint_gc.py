@@ -119,6 +119,16 @@ def test_monitor_is_for_a_number(root: Path, capsys: pytest.CaptureFixture[str])
     assert "`--monitor` must be given with `--keep`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--mode", "max"], ["--keep-best", "2"]])
+def test_best_is_for_a_monitor(
+    root: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and nothing is removed: without a metric no checkpoint is the best."""
+    assert gc(root, "--keep", "1", "--apply", *option) == 2
+    assert f"`{option[0]}` must be given with `--monitor`" in capsys.readouterr().err
+    assert len(names_in(root)) == 4
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "x", "\u00b2"])
 def test_number_is_at_least_one(root: Path, number: str) -> None:
     """Argparse's exit code is 2."""

@@ -54,6 +54,29 @@ def test_file_that_cannot_be_written_is_an_error(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "elche: /nowhere/report.txt does not exist.\n"
 
 
+@pytest.mark.parametrize(
+    ("verb", "path"), [("check", "nowhere"), ("compare", "nowhere x"), ("diff", "nowhere x")]
+)
+def test_what_cannot_be_read_is_told_to_programs_too(
+    verb: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the format that they have asked for, beside the line on standard error."""
+    assert main(["contract", verb, *path.split(), "--format", "json"]) == 3
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    found = report["findings"][0]
+    assert (report["subject"], report["verdict"], found["rule"]) == (path, "FAIL", "CT-READ")
+    assert said.err == f"elche: {found['message']}\n"
+
+
+def test_what_cannot_be_read_is_an_annotation(capsys: pytest.CaptureFixture[str]) -> None:
+    """As text it is on standard error only."""
+    assert main(["contract", "check", "nowhere", "--format", "github"]) == 3
+    assert capsys.readouterr().out.startswith("::error file=nowhere,title=CT-READ::`RUN_DIR` ")
+    assert main(["contract", "check", "nowhere"]) == 3
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("name", ["json", "sarif"])
 def test_json_formats_are_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """And nothing else is on standard output."""

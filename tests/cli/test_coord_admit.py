@@ -150,7 +150,7 @@ def test_command_that_never_fits_is_advised_to_ask_for_less(start: Start) -> Non
     """Waiting would not help."""
     code, _, err = ended(start("true", options=("--ram", "99999TB")))
     assert code == 1
-    assert err.endswith("it never fits. Ask for less.\n")
+    assert err.endswith("it never fits. Ask for less, or on another machine.\n")
 
 
 def test_timeout_of_no_wait_is_refused(start: Start) -> None:

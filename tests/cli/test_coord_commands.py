@@ -9,6 +9,7 @@ import pytest
 
 from lightning_elche.cli.main import main
 from lightning_elche.coordination.lifecycle import RunState
+from lightning_elche.coordination.registry.capacity import Machine
 from lightning_elche.coordination.stopping.commands import read_command
 from tests.cli.coord_runs import write_run
 
@@ -93,6 +94,34 @@ def test_why_tells_of_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
         *("cluster_limit", "capacity", "threshold", "peak_hours", "backpressure"),
         *("cooldown", "rate_limited"),
     ]
+
+
+def test_machine_without_a_gpu_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what to do about it."""
+    cpus = Machine(ram_bytes=2**34, cores=8.0)
+    monkeypatch.setattr("lightning_elche.cli.coord_registry.read_machine", lambda: cpus)
+    assert [code_of("why", "-q", "--gpus", "2"), code_of("why", "-q")] == [1, 0]
+    told = capsys.readouterr().out
+    assert "has no GPU that a driver shows: it never fits. Ask for less, or on another" in told
+
+
+@pytest.mark.parametrize("verb", ["why", "runs", "status", "halt", "reserve x", "admit -- true"])
+@pytest.mark.parametrize("below", ["", "below"])
+def test_folder_that_is_a_file_is_named_with_its_variable(
+    coord_dir: Path, capsys: pytest.CaptureFixture[str], verb: str, below: str
+) -> None:
+    """Exit code 2, for each verb that looks there; so is one that would lie in a file."""
+    coord_dir.write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELCHE_COORD_DIR", str(coord_dir / below))
+        assert code_of(*verb.split()) == 2
+    assert capsys.readouterr().err == (
+        f"elche: `ELCHE_COORD_DIR` (`folder` of the registry) must be a directory, got "
+        f"{coord_dir / below}: {coord_dir} is a file. Name a directory; it is made if it is not "
+        "there.\n"
+    )
 
 
 def test_limits_of_a_file_count(tmp_path: Path) -> None:

@@ -147,6 +147,20 @@ def test_driver_is_asked_for_gpus(
     assert (found.gpus, found.vram_bytes) == (gpus, gpus * 46068 * 2**20)
 
 
+def test_gpus_are_those_of_drivers_where_no_tool_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of NVIDIA and one of AMD, whose other node is a CPU."""
+    (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    for node, gpu_id in enumerate(("0", "51110")):
+        folder = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{node}"
+        folder.mkdir(parents=True)
+        (folder / "gpu_id").write_text(f"{gpu_id}\n")
+    monkeypatch.setattr(machine, "_ask_driver", lambda: "")
+    found = read_machine(tmp_path)
+    assert (found.gpus, found.vram_bytes) == (2, 0)
+
+
 def test_control_groups_limit_what_a_host_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

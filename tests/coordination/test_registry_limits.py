@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lightning_elche.coordination.registry.capacity import Machine
 from lightning_elche.coordination.registry.registry import Registry
 from lightning_elche.coordination.registry.request import Request
 from tests.coordination.registered import GIB, MACHINE, FakeHost, ask, give, make_registry, process
@@ -68,6 +69,25 @@ def test_what_never_fits_does_not_wait(registry: Registry, needs: dict[str, Any]
     """There is no place in the queue for it."""
     refused = ask(registry, machine=MACHINE, wait=True, **needs)
     assert (refused.code, refused.ticket) == ("too_large", None)
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        ({"gpus": 2}, "it needs 2 GPUs, a has no GPU that a driver shows: it never fits"),
+        ({"gpus": 1}, "it needs 1 GPU, a has no GPU that a driver shows: it never fits"),
+        ({"vram_bytes": 5}, "it needs 5 bytes of GPU memory, a has no GPU that a driver shows: "),
+    ],
+)
+def test_host_that_is_known_to_have_no_gpu_refuses_what_needs_one(
+    registry: Registry, needs: dict[str, int], words: str
+) -> None:
+    """For good; one of which nothing is known does not."""
+    cpus = Machine(ram_bytes=64 * GIB, cores=16.0)
+    refused = ask(registry, machine=cpus, wait=True, **needs)
+    assert (refused.code, refused.ticket) == ("too_large", None)
+    assert refused.reason.startswith(words)
+    assert ask(registry, machine=Machine(), **needs).allowed
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
+from lightning_elche.control.requests import Requests, StopCause
 from tests.distributed.meeting import Rank, ranks_of
 from tests.distributed.threads import outcomes_of
 
@@ -61,3 +63,15 @@ def test_ranks_that_want_nothing_average() -> None:
     assert raised(ranks) == []
     assert ranks[0].parameter.item() == ranks[1].parameter.item() == 0.5
     assert [rank.rounds.aborts.is_pending for rank in ranks_with((0, 40), (0, 0))] == [True, False]
+
+
+def test_abort_comes_before_a_stop_and_before_healing() -> None:
+    """Nothing is averaged, although one rank is to stop and the other one is spoiled."""
+    ranks, wanted = ranks_with((27, 0), (0, 0)), Requests(stop=StopCause.SIGTERM)
+    ranks[1].parameter.fill_(math.nan)
+    ranks[1].rounds.window.sits_out = True
+    results = outcomes_of(
+        2, lambda rank: ranks[rank].rounds.average(is_drained=False, requests=wanted)
+    )
+    assert [str(result) for result in results] == [str(Agreed("gate", 27, 0, "gate says 27"))] * 2
+    assert (ranks[0].parameter.item(), ranks[1].parameter.isnan().item()) == (0.0, True)

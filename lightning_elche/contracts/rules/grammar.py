@@ -24,7 +24,7 @@ GRAMMAR_RULES = (
     _rule(
         "CT-READ",
         "The file cannot be read",
-        "A contract is a file that exists and may be read; exit code 3 otherwise.",
+        "What a command is given exists and may be read; exit code 3 otherwise.",
         "Correct the path or its permissions.",
     ),
     _rule(

@@ -65,6 +65,8 @@ def memory(connection: sqlite3.Connection, request: Request) -> Rule:
     machine = request.machine
     if not (request.gpus or request.vram_bytes or request.ram_bytes):
         return _meet("capacity", "it does not say that it needs any")
+    if (request.gpus or request.vram_bytes) and machine.cores and not machine.gpus:
+        return _refuse("too_large", _no_gpu(request))
     ram, vram, shared_gpus, whole_gpus = connection.execute(
         "SELECT COALESCE(SUM(ram_bytes), 0), COALESCE(SUM(vram_bytes), 0), "
         "COALESCE(MAX(CASE WHEN vram_bytes > 0 THEN gpus ELSE 0 END), 0), "
@@ -126,6 +128,13 @@ def _host_limit(
         peaks = peaks_of(connection, request.kind, request.host)
         found.append(capacity(request.machine, peaks, needs_gpu=needs_gpu))
     return min((limit for limit in found if limit is not None), default=None)
+
+
+def _no_gpu(request: Request) -> str:
+    needed = f"{request.vram_bytes} bytes of GPU memory"
+    if request.gpus:
+        needed = "1 GPU" if request.gpus == 1 else f"{request.gpus} GPUs"
+    return f"it needs {needed}, {request.host} has no GPU that a driver shows: it never fits"
 
 
 def _compared(code: str, count: int, limit: int | None, what: str) -> Rule:

@@ -24,7 +24,7 @@ class Machine:
     """What a host has; 0 and "" where that is not known.
 
     Attributes:
-        gpus: How many.
+        gpus: How many; 0 means none where the cores are known.
         gpu_name: Of the first.
         vram_bytes: Memory of all of them together.
         ram_bytes: Memory that processes may use: the machine's, or what a cgroup limits it to.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["RegistryConfig", "default_folder"]
+__all__ = ["RegistryConfig", "check_folder", "default_folder", "make_folder"]
 
 SCHEMES = ("http://", "https://")
 
@@ -65,3 +66,27 @@ def default_folder(environment: Mapping[str, str]) -> Path:
     # The specification of this variable has relative paths ignored.
     base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
     return base / "elche"
+
+
+def check_folder(folder: Path) -> None:
+    """Check that the folder of all runs is a folder, or can become one.
+
+    Raises:
+        ValueError: If it is a file, or would lie in one.
+    """
+    found = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    if os.path.lexists(found) and not found.is_dir():
+        raise ValueError(
+            f"`ELCHE_COORD_DIR` (`folder` of the registry) must be a directory, got {folder}: "
+            f"{found} is a file. Name a directory; it is made if it is not there."
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of all runs, for this user only.
+
+    Raises:
+        ValueError: If it is a file, or would lie in one.
+    """
+    check_folder(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning_elche.coordination.registry.config import make_folder
 from lightning_elche.coordination.registry.forks import ForkLock
 from lightning_elche.coordination.registry.migrations import MIGRATIONS
 from lightning_elche.coordination.registry.mounts import check_local
@@ -41,7 +42,7 @@ class Database:
         migrations: Statements that bring a file from one version to the next.
 
     Raises:
-        ValueError: If the file would lie on another machine.
+        ValueError: If the file would lie on another machine, or its folder is a file.
         RuntimeError: If it was written by a newer version.
         TimeoutError: If others write all the time.
 
@@ -61,7 +62,7 @@ class Database:
     ) -> None:
         self.path = Path(path).absolute()
         check_local(self.path)
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         # SQLite gives the files beside it the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}

@@ -23,7 +23,7 @@ MIB = 2**20
 
 @functools.cache
 def read_machine(root: Path = ROOT) -> Machine:
-    """Return what this host has; GPUs are those that `nvidia-smi` lists.
+    """Return what this host has; GPUs are those that `nvidia-smi` lists, else those of drivers.
 
     Args:
         root: Where `proc` and `sys` are.
@@ -32,7 +32,7 @@ def read_machine(root: Path = ROOT) -> Machine:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = gpus_in(_ask_driver())
     return Machine(
-        gpus=len(gpus),
+        gpus=len(gpus) or _num_driven(root),
         gpu_name=gpus[0][0] if gpus else "",
         vram_bytes=sum(size for _, size in gpus),
         ram_bytes=min([psutil.virtual_memory().total, *limits]),
@@ -48,6 +48,20 @@ def gpus_in(listing: str) -> list[tuple[str, int]]:
         if name and mib.strip().isdecimal():  # "[N/A]" where memory is shared with the host
             found.append((name.strip(), int(mib) * MIB))
     return found
+
+
+def _num_driven(root: Path) -> int:
+    """Return how many GPUs the drivers of NVIDIA and AMD show, whatever tools there are."""
+    of_nvidia = sum(1 for _ in root.glob("proc/driver/nvidia/gpus/*"))
+    nodes = root.glob("sys/class/kfd/kfd/topology/nodes/*/gpu_id")  # those of CPUs have 0
+    return of_nvidia + sum(_first_line(node) not in ("", "0") for node in nodes)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:  # of a GPU that this container may not use
+        return ""
 
 
 def _ask_driver() -> str:
