@@ -262,8 +262,10 @@ class CoordinationRun:
         if control.stop:
             wanted = RunState.DRAINING
         with self._changing:  # the training thread may be at the end of the run
-            if self.is_ready():
-                self.lifecycle.to(wanted)
+            was_paused = self.lifecycle.state is RunState.PAUSED
+            has_changed = self.is_ready() and self.lifecycle.to(wanted)
+        if has_changed and was_paused and wanted is RunState.RUNNING:
+            emit("resumed")
 
     def _feed(self) -> None:
         if self.health().ok:

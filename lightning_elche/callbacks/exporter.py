@@ -34,6 +34,7 @@ __all__ = ["Exporter"]
 log = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
+SAVED = ("checkpoint_saved", "checkpoint")  # by the Trainer; by PartitionCheckpoint, once in place
 
 
 class Exporter:
@@ -172,5 +173,5 @@ class Exporter:
 
     def _hear(self, kind: str, data: dict[str, object]) -> None:
         del data
-        if kind == "checkpoint_saved":
+        if kind in SAVED:
             self._saved_at = time.time()

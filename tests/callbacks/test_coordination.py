@@ -170,11 +170,13 @@ def test_state_follows_what_was_asked_for(tmp_path: Path) -> None:
             run.control.request_stop(StopCause.API, "enough")
             states.append(str(run.status()["state"]))
 
-    coordination = Coordination()
+    resumed: list[str] = []
+    coordination = Coordination(subscribers=[("resumed", lambda kind, _: resumed.append(kind))])
     with pytest.raises(SystemExit) as ended:
         fit(tmp_path, coordination, Asks(coordination))
     states.append(status_of(tmp_path)["state"])
     assert states == ["PAUSED", "RUNNING", "DRAINING", "STOPPED"]
+    assert resumed == ["resumed"]
     assert ended.value.code == 143
     assert coordination.resume_path(tmp_path) is not None
 

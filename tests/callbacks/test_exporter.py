@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lightning_elche.callbacks.coordination import Coordination
 from lightning_elche.callbacks.exporter_facts import RunFacts
+from lightning_elche.callbacks.run_events import emit
 from lightning_elche.cli.main import main
 from lightning_elche.coordination.atomic_file import replace_file
 from lightning_elche.coordination.bandwidth.budget import BandwidthBudget
@@ -95,6 +97,20 @@ def test_run_is_served_while_it_trains_and_not_after(tmp_path: Path) -> None:
     assert main(["coord", "status", str(tmp_path)]) == 1
     with pytest.raises(ConnectionRefusedError):
         get(port, "/metrics")
+
+
+@pytest.mark.parametrize("kind", ["checkpoint_saved", "checkpoint"])
+def test_last_checkpoint_is_told_whoever_saves_it(tmp_path: Path, kind: str) -> None:
+    """The Trainer, or `PartitionCheckpoint` in the background."""
+    port, seen, begun = free_port(), list[str](), time.time()
+
+    def look() -> None:
+        emit(kind, path=str(tmp_path / "a.ckpt"), bytes=1, seconds=0.1)
+        seen.append(get(port, "/metrics")[1])
+
+    train(tmp_path, look, port=port)
+    told = numbers(seen[0])["elche_last_checkpoint_timestamp_seconds"]
+    assert begun <= told <= time.time()
 
 
 def test_uploads_are_counted(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from lightning_elche.callbacks import run_stopper, timeline_log
@@ -57,6 +58,32 @@ def test_sanity_check_is_left_at_once(strategy: str, tmp_path: Path) -> None:
     ended = train(1, tmp_path, told, strategy=strategy, **options)
     assert (ended["code"], ended["ids"], told.batches) == (143, {}, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+class Saves(Callback):
+    """Saves after the third batch, and is told to stop while it does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_told = path, False
+
+    def on_train_batch_end(self, trainer: Any, _: Any, __: Any, ___: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            trainer.save_checkpoint(self.path)
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        if not self.is_told:
+            self.is_told = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "elche"])
+def test_save_under_way_is_finished_before_the_run_stops(strategy: str, tmp_path: Path) -> None:
+    """Both checkpoints are whole."""
+    saves = Saves(tmp_path / "own.ckpt")
+    ended = train(1, tmp_path, saves, strategy=strategy, size=80)
+    assert ended["code"] == 143
+    steps = {p.name: torch.load(p, weights_only=True)["global_step"] for p in tmp_path.iterdir()}
+    assert steps in ({"own.ckpt": 3, "stop-3.ckpt": 3}, {"own.ckpt": 3, "stop-4.ckpt": 4})
 
 
 def test_strategy_whose_ranks_cannot_agree_is_told_of(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lightning_elche.coordination.registry.admit import RULES, Desk
 from lightning_elche.coordination.registry.admit_rate import note_start, num_starts
 from lightning_elche.coordination.registry.breaker_rows import BreakerRows, breaker_keys
 from lightning_elche.coordination.registry.clock import ClockReading, read_clock, registry_now_s
-from lightning_elche.coordination.registry.database import BUSY_STANDARD_S, Database
+from lightning_elche.coordination.registry.database import BUSY_QUICK_S, BUSY_STANDARD_S, Database
 from lightning_elche.coordination.registry.edits import Edits, user_name
 from lightning_elche.coordination.registry.host_rows import grant_of, note_machine, note_use
 from lightning_elche.coordination.registry.lease_rows import LeaseRows, TicketRows
@@ -271,7 +271,9 @@ class Registry:
     def _session(self, *, keeps: bool = True, reclaims: bool = True) -> Iterator[_Session]:
         reading = self._clock()
         open_transaction = self.database.write if keeps else self.database.rehearse
-        with open_transaction(busy_s=self._busy_s) as connection:
+        # Who only asks is answered soon, or told that it is not possible now.
+        busy_s = self._busy_s if keeps else min(self._busy_s, BUSY_QUICK_S)
+        with open_transaction(busy_s=busy_s) as connection:
             now_s = registry_now_s(connection, reading)
             breakers = BreakerRows(connection, self._breaker, now_s, self._draw)
             session = _Session(
