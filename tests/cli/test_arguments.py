@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from lightning_elche.cli.main import main
@@ -52,3 +55,11 @@ def test_picture_of_an_unknown_kind_is_refused(
     """Instead of being written to a file of another name."""
     lines = refusal(capsys, "simulate", "--png", name)
     assert lines[-2].endswith(f"must end in one of .png, .svg, .pdf, got '{name}'")
+
+
+def test_package_runs_as_the_command() -> None:
+    """With its exit codes, and under its name."""
+    command = [sys.executable, "-m", "lightning_elche", "nope"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith("usage: elche [")
