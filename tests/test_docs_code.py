@@ -131,7 +131,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_command_of_a_page_runs(command: str) -> None:
     """And ends with 0."""
-    words = [sys.executable, "-m", "lightning_elche.cli.main", *command.split()[1:]]
+    words = [sys.executable, "-m", "lightning_elche", *command.split()[1:]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
