@@ -24,11 +24,15 @@ myst_heading_anchors = 3  # links to sections, as on the pages of a repository
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"show-inheritance": True}
+autodoc_inherit_docstrings = False  # a hook without words of its own is one of Lightning's
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes as a list
 # The summary of a class says what an argument is; a `__init__` without text of its own is enough.
 napoleon_include_init_with_doc = False
+
+default_role = "code"  # single backticks in docstrings
 
 # No inventories are fetched: the documentation is built without a network.
 intersphinx_mapping = {}
