@@ -122,6 +122,13 @@ class GateViolation(ElCheError, RuntimeError):
         limit: What it was compared to, if to a number.
         rank: The rank on which it was.
         is_child: Whether this process was started by another rank.
+
+    Example:
+        >>> from lightning_elche.contracts import Contract, GateSession, RunFacts
+        >>> session = GateSession(Contract.default(), RunFacts(mode="finetune"))
+        >>> err = GateViolation(session.val(epoch=0, val_loss=31.99))
+        >>> err.gate, err.exit_code
+        ('GATE-TRAIN-005', 25)
     """
 
     def __init__(self, violation: Violation, rank: int = 0, is_child: bool = False) -> None:

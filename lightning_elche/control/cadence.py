@@ -30,6 +30,10 @@ class CadenceConfig:
             the last event also waits; 0 is lockstep. Default: no limit.
         speed_hint: Relative step times known beforehand, for example `{1: 2.3}`: rank 1 is 2.3x
             slower. Ranks not named count as 1. Measured speeds replace it at the first event.
+
+    Example:
+        >>> CadenceConfig(anchor=20, max_anchor=100).lowest_anchor
+        20
     """
 
     anchor: int = 10

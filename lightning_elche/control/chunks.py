@@ -39,6 +39,10 @@ class ChunkConfig:
         overshoot_ceiling: Largest `max_overshoot`.
         lookahead_epochs: How many epochs ahead such batches may be: 1, or 0 for none. Use 0 if your
             sampler depends on what the epoch before has brought.
+
+    Example:
+        >>> ChunkConfig(partition_ratios=(3, 1)).is_progressive("cadence")
+        False
     """
 
     progressive: bool | None = None

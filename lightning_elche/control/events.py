@@ -41,6 +41,12 @@ class AveragingEvent:
         crossed_nodes: Whether replicas of all nodes were averaged, rather than those of each.
         restored_event: The earlier event to whose outcome all ranks have gone back, since no rank's
             parameters were sound; -1 if there was no need to, -2 if they took a checkpoint.
+
+    Example:
+        >>> from lightning.pytorch import Callback
+        >>> class TellsAnchor(Callback):
+        ...     def on_average_end(self, event: AveragingEvent) -> None:
+        ...         print(f"step {event.global_step}: next anchor {event.plan.anchor}")
     """
 
     index: int

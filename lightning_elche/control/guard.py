@@ -30,6 +30,10 @@ class GuardConfig:
         threshold: Relative distance `||pre - post|| / ||post||` of a replica to the average above
             which windows must not get longer.
         history: Number of events that the guard remembers, at least 3.
+
+    Example:
+        >>> GuardConfig(threshold=0.1)
+        GuardConfig(enabled=True, threshold=0.1, history=5)
     """
 
     enabled: bool = True

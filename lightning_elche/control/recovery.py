@@ -31,6 +31,10 @@ class RecoveryPolicy:
         publish_per_min: Signals that are published in a minute; the one of the end always is.
         on_halt: "raise" `RecoveryHalted`, or "stop" as `Trainer.should_stop` does, which validates
             and ends with exit code 0.
+
+    Example:
+        >>> RecoveryPolicy(lr_factor=0.5).max_rollbacks
+        3
     """
 
     lr_factor: float = 1.0

@@ -19,6 +19,10 @@ class SpikeConfig:
         warmup_steps: Healthy values before spikes are looked for; what is not finite is bad anyway.
         floor: The average counts as at least this large, so that a loss near 0 may vary.
         check_every: Batches that are judged at once, by their maximum. One read from the device.
+
+    Example:
+        >>> SpikeConfig(factor=4.0, warmup_steps=50).check_every
+        1
     """
 
     monitor: str = "loss"

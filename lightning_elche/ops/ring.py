@@ -23,6 +23,10 @@ class RingConfig:
         every: Optimizer steps of this rank between two snapshots.
         depth: Snapshots that are kept, at least 2: the latest one, and one to fall back to.
         max_bytes: Memory that they may take on each rank.
+
+    Example:
+        >>> RingConfig(every=20, depth=3)
+        RingConfig(every=20, depth=3, max_bytes=4294967296)
     """
 
     every: int = 1
