@@ -66,6 +66,7 @@ class Rounds:
     ) -> None:
         self.controller = controller
         self.global_step = 0
+        self.is_meeting = False  # also after a failure there: nothing more would pair up
         self._collectives = collectives
         self._store = store
         self._replica = replica
@@ -268,7 +269,7 @@ class Rounds:
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
-        entered, batches = time.perf_counter(), self.window.batches
+        entered, batches, self.is_meeting = time.perf_counter(), self.window.batches, True
         # Order on every rank: reports, parameters, optimizer states.
         reports = self._script.event(self._plan.index, batches, self._gather(own))
         gathered = time.perf_counter()
@@ -279,6 +280,7 @@ class Rounds:
         wait_ms = 1000.0 * (gathered - entered + self.window.waited_s)
         self._cost_ms = (wait_ms, 1000.0 * (transferred - gathered))
         self.window.reset()
+        self.is_meeting = False
         return self._close(reports, crossed_nodes=crosses_nodes, is_aligned=crosses_nodes)
 
     def _exchange_replicas(self, reports: list[Report], *, crosses_nodes: bool) -> Exchange:

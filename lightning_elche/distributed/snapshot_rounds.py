@@ -136,7 +136,7 @@ class SnapshotRounds(Rounds):
             crosses = self._plan.crosses_nodes
             self._pending = self._exchange_replicas(self._reports, crosses_nodes=crosses)
         except BaseException as err:  # raised by the training thread
-            self._error = err
+            self._error, self.is_meeting = err, True
 
     def _apply(self) -> AveragingEvent:
         self._thread.join()

@@ -145,7 +145,7 @@ class LastWords:
         try:
             self._store.post_cause(self._rank, _in_words(exception))
             event = meet()
-        except RuntimeError as err:
+        except (RuntimeError, MemoryError) as err:
             log.warning("The ranks could not be averaged a last time: %s", err)
             return None
         return event if event.stop else None

@@ -300,7 +300,9 @@ class Run:
         )
 
     def last_event(self, exception: BaseException, *, is_in_step: bool) -> AveragingEvent | None:
-        """As `LastWords.take_part`."""
+        """As `LastWords.take_part`; `None` if it was an averaging event that failed."""
+        if self.rounds.is_meeting:
+            return None
         return self.last_words.take_part(exception, self._meet_a_last_time, is_in_step=is_in_step)
 
     def _meet_a_last_time(self) -> AveragingEvent:

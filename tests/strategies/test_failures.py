@@ -61,6 +61,32 @@ def test_killed_rank_ends_the_others_with_a_typed_error() -> None:
     assert "PeerLost: Ranks [1] did not agree to average" in ranks[0].output
 
 
+class Shrinks(Recorder):
+    """Loses a part of a parameter on one rank, which no step uses, and which cannot be averaged."""
+
+    def __init__(self) -> None:
+        super().__init__((2.0, 8.0))
+        self.unused = torch.nn.Parameter(torch.zeros(4))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.global_rank == 1 and batch_idx == 5:
+            self.unused.data = torch.zeros(3)
+
+
+def shrink(policy: str) -> None:
+    strategy = ElCheStrategy(policy=policy, timeout_s=4 * WITHIN_S)
+    fit(2, size=4000, model=Shrinks(), strategy=strategy)
+
+
+@pytest.mark.parametrize("policy", ["cadence", "async"])
+def test_failure_within_an_averaging_event_ends_all_ranks(policy: str) -> None:
+    """What one rank still exchanged would not pair up with what the other one waits for."""
+    ranks = run_ranks(shrink, world_size=2, timeout_s=WITHIN_S, check=False, policy=policy)
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "RuntimeError: " in ranks[1].output
+    assert "Rank 1 failed with RuntimeError" in ranks[0].output
+
+
 class AsksToStop(Callback):
     """Sets `should_stop` on one rank only."""
 
