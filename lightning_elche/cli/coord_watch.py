@@ -20,6 +20,7 @@ __all__ = ["frame", "watch"]
 
 HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 CLEAR_ALL = "\x1b[2J"
+DEFAULT_COLUMNS, DEFAULT_LINES = 80, 24
 NUM_DECISIONS = 8
 NOT_IN_DECISIONS = ("at", "kind")
 
@@ -66,8 +67,10 @@ def _keep_watching(folder: Path, every_s: float) -> int:
 
 def _show(seen: Seen) -> None:
     size = shutil.get_terminal_size()
-    lines = [printable(line)[: size.columns] for line in frame(seen)]
-    shown = [paint(word_of(seen)), *lines][: max(1, size.lines - 1)]
+    # A terminal may not know its size, and Python 3.10 then says 0.
+    columns, num_lines = size.columns or DEFAULT_COLUMNS, size.lines or DEFAULT_LINES
+    lines = [printable(line)[:columns] for line in frame(seen)]
+    shown = [paint(word_of(seen)), *lines][: max(1, num_lines - 1)]
     text = "\n".join(f"{line}{CLEAR_LINE}" for line in shown)
     sys.stdout.write(f"{HOME}{text}{CLEAR_REST}")
     sys.stdout.flush()

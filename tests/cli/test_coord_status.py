@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -200,17 +202,29 @@ def test_watch_shows_one_frame_where_nobody_looks(
 
 @pytest.mark.slow
 def test_watch_follows_a_run_on_a_terminal_until_it_ends(tmp_path: Path) -> None:
-    """Each frame over the one before."""
+    """Each frame over the one before, also on a terminal that does not know its size."""
     write_run(tmp_path)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from lightning_elche.cli.main import main; main()"]
+    command = [sys.executable, "-m", "lightning_elche"]
     command += ["coord", "watch", str(tmp_path), "--every", "0.05"]
-    watching = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs)
-    os.close(theirs)
-    shown = b""
-    while b"RUNNING" not in shown:
-        shown += os.read(ours, 4096)
-    write_run(tmp_path, RunState.STOPPED)
-    assert watching.wait(timeout=60.0) == 0
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs) as watching:
+        os.close(theirs)
+        try:
+            shown = read_until(b"RUNNING", ours)
+            write_run(tmp_path, RunState.STOPPED)
+            read_until(b"STOPPED", ours)
+            assert watching.wait(timeout=60.0) == 0
+        finally:
+            watching.kill()
+            os.close(ours)
     assert b"\x1b[H" in shown
-    os.close(ours)
+
+
+def read_until(word: bytes, terminal: int, *, timeout_s: float = 60.0) -> bytes:
+    """Return what a terminal showed up to and with a word."""
+    shown, ends_at = b"", time.monotonic() + timeout_s
+    while word not in shown:
+        assert time.monotonic() < ends_at, f"There is no {word!r} in {shown[-2000:]!r}."
+        if select.select([terminal], [], [], 1.0)[0]:
+            shown += os.read(terminal, 4096)
+    return shown
