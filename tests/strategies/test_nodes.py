@@ -89,11 +89,11 @@ def explain_on_nodes() -> str:
 
     class Asks(Callback):
         def on_train_end(self, trainer: Any, *_: Any) -> None:
-            said.append(trainer.strategy.explain(last=100))
+            said.append(trainer.strategy.explain(last=1000))
 
-    # By counts, since the first steps of a busy machine may take as long as all others.
+    # By counts, and many, since the first steps of a busy machine may take as long as all others.
     strategy = ElCheStrategy(group="node", policy="async", timeout_s=30.0, **COSTLY)
-    fit(2, num_nodes=2, callbacks=[Asks()], strategy=strategy)
+    fit(2, num_nodes=2, size=2000, callbacks=[Asks()], strategy=strategy)
     return said[0]
 
 
