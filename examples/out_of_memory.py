@@ -20,8 +20,8 @@ from lightning_elche import Coordination, ElCheStrategy
 from lightning_elche.coordination import CoordinationConfig, FaultConfig
 
 CONTEXT = 8  # characters that a character is guessed from
-LONGEST = 20_000  # characters of a file
-SPARE_BYTES = 32 << 20  # what rank 1 may take beyond what it has after a few batches
+LONGEST = 60_000  # characters of a file
+SPARE_BYTES = 192 << 20  # what rank 1 may take beyond what it has after a few batches
 
 
 def main() -> None:
