@@ -111,11 +111,6 @@ class Report:
         numbers = zip(names, vector[1:], strict=True)
         return cls(**{name: type(getattr(default, name))(number) for name, number in numbers})
 
-    @property
-    def mean_loss(self) -> float:
-        """Mean loss over the window, NaN if no batch returned one."""
-        return self.loss_sum / self.loss_count if self.loss_count else math.nan
-
 
 def divergence_of(reports: Sequence[Report]) -> float:
     """Return the largest relative distance of a replica to the average, NaN if none is known."""

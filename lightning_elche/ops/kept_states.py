@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_elche.contracts.runfolder.checkpoint_format import OPTIMIZER
 from lightning_elche.ops.tensor_types import host_to_tensor
 from lightning_elche.partition.image import HostTensor
-from lightning_elche.partition.manifest import OPTIMIZER
 from lightning_elche.partition.store_ranks import KEPT, OPTIMIZERS
 from lightning_elche.partition.tree import subtree, with_subtree, without_subtree
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lightning_elche.contracts.runfolder.checkpoint_format import (
+    FORMAT,
+    MANIFEST,
+    OPTIMIZER,
+    TREE,
+    optimizer_digest,
+)
 from lightning_elche.partition.fnv import Lanes, state_value
 from lightning_elche.partition.image import Slot
 from lightning_elche.partition.plan import PartitionPlan, canonical_json
@@ -32,10 +38,7 @@ __all__ = [
     "value_of_groups",
 ]
 
-FORMAT = "elche-checkpoint-1"
-MANIFEST, TREE, REPLAY = "manifest.json", "tree.json", "replay.jsonl"
-
-OPTIMIZER = re.compile(r"optimizer-(0|[1-9][0-9]*)(?:@r(0|[1-9][0-9]*))?")
+REPLAY = "replay.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,17 +222,8 @@ def value_of_groups(step: int, groups: Mapping[str, Sequence[TensorRecord]]) -> 
 
 
 def optimizer_state_sha(groups: Mapping[str, GroupRecord]) -> str | None:
-    """Return the digest of the optimizers' states, `None` if there is no optimizer.
-
-    That of one optimizer is what `sha256sum` prints for its file; for several it is the SHA-256 of
-    their digests in hexadecimal, joined by line ends.
-    """
-    found = [(OPTIMIZER.fullmatch(name), group.sha256) for name, group in groups.items()]
-    numbered = sorted((int(m[1]), int(m[2] or 0), sha256) for m, sha256 in found if m is not None)
-    digests = [sha256 for *_, sha256 in numbered]
-    if len(digests) < 2:
-        return digests[0] if digests else None
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    """As `optimizer_digest`, of the groups' records."""
+    return optimizer_digest({name: group.sha256 for name, group in groups.items()})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from lightning_elche.contracts.runfolder.checkpoint_format import MAX_MANIFEST_BYTES
 from lightning_elche.partition.errors import (
     Corrupt,
     Incomplete,
@@ -37,7 +38,6 @@ __all__ = ["Checkpoint", "Depth", "read_checkpoint", "read_manifest", "verify_ch
 T = TypeVar("T")
 
 QUARANTINE = "quarantine"
-MAX_MANIFEST_BYTES = 1 << 28
 
 # "shallow": manifest, names and lengths; "full": all digests; "deep": lanes and the tree, too.
 Depth = Literal["shallow", "full", "deep"]

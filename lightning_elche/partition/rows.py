@@ -126,28 +126,6 @@ class RowSpace:
             row_start, index = end, index + 1
         return cuts
 
-    def byte_ranges(self, row_start: int, row_end: int) -> dict[str, tuple[int, int]]:
-        """Return the bytes of each group that a range of rows is, from the group's first tensor on.
-
-        Tensors of a group are packed, so that they are one range.
-        """
-        starts = self._byte_starts()
-        ranges: dict[str, tuple[int, int]] = {}
-        for cut in self.cuts(row_start, row_end):
-            group, at = cut.tensor.group, starts[cut.tensor.full_name]
-            start, _ = ranges.get(group, (at + cut.byte_start, 0))
-            ranges[group] = start, at + cut.byte_end
-        return ranges
-
-    def _byte_starts(self) -> dict[str, int]:
-        starts: dict[str, int] = {}
-        for _, tensors in groupby(self.tensors, key=lambda tensor: tensor.group):
-            at = 0
-            for tensor in tensors:
-                starts[tensor.full_name] = at
-                at += tensor.num_bytes
-        return starts
-
 
 class TensorRows:
     """Some rows of a row space with their bytes, in memory.

@@ -10,9 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from lightning_elche.contracts.runfolder.checkpoint_format import OPTIMIZER
 from lightning_elche.partition.image import ITEM_BYTES, HostTensor, Layout, Slot, layout_of, pieces
 from lightning_elche.partition.image_nan import has_nan
-from lightning_elche.partition.manifest import OPTIMIZER, REPLAY, TREE, Manifest, is_in_row_space
+from lightning_elche.partition.manifest import REPLAY, TREE, Manifest, is_in_row_space
 from lightning_elche.partition.publish import Publisher, SyncFailed, chunks
 from lightning_elche.partition.store_parts import (
     PlacedPart,

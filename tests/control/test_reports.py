@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,16 +54,6 @@ def test_vector_of_another_version_is_refused(vector: list[float]) -> None:
     """Ranks with different releases are told so."""
     with pytest.raises(ValueError, match="same release of lightning-elche"):
         Report.from_vector(vector)
-
-
-def test_mean_loss_is_the_sum_over_the_count() -> None:
-    """Only batches that returned a loss count."""
-    assert Report(batches=9, loss_sum=6.0, loss_count=4).mean_loss == 1.5
-
-
-def test_mean_loss_is_nan_without_a_loss() -> None:
-    """No batch with a loss has no mean."""
-    assert math.isnan(Report(batches=9).mean_loss)
 
 
 def test_largest_code_and_lowest_rank_count_where_ranks_abort() -> None:

@@ -42,40 +42,21 @@ def test_cuts_name_the_rows_of_each_tensor() -> None:
     assert cuts == [("r", 1, 1, 65544), ("e", 0, 1, 0), ("w.exp_avg", 0, 1, 16)]
 
 
-@pytest.mark.parametrize(
-    ("row_start", "row_end", "ranges"),
-    [
-        (0, 5, {"model": (0, 65560), "optimizer-0": (0, 16)}),
-        (0, 2, {"model": (0, 65552)}),
-        (2, 3, {"model": (65552, 65560)}),
-        (2, 5, {"model": (65552, 65560), "optimizer-0": (0, 16)}),
-        (3, 4, {"model": (65560, 65560)}),
-        (4, 5, {"optimizer-0": (0, 16)}),
-        (2, 2, {}),
-    ],
-)
-def test_rows_are_one_range_of_each_group(
-    row_start: int, row_end: int, ranges: dict[str, tuple[int, int]]
-) -> None:
-    """The bytes of consecutive rows follow each other in the file of their group."""
-    assert SPACE.byte_ranges(row_start, row_end) == ranges
-
-
 @settings(max_examples=50)
 @given(
     sizes=st.lists(st.sampled_from([0, 5, ROW_BYTES, ROW_BYTES + 1, 3 * ROW_BYTES]), max_size=12),
     count=st.integers(1, 6),
 )
 def test_plans_cut_all_bytes_once(sizes: list[int], count: int) -> None:
-    """The byte ranges of any plan's partitions are adjacent, from the first byte to the last."""
+    """The cuts of any plan's partitions follow each other, from the first byte to the last."""
     space = RowSpace(TensorEntry("g", str(i), "U8", (n,), n) for i, n in enumerate(sizes))
     plan = PartitionPlan.balanced(space.row_bytes, count)
-    at = 0
-    for one in plan.assignments:
-        for start, end in space.byte_ranges(one.row_start, one.row_end).values():
-            assert start == at
-            at = end
-    assert (space.num_rows, at) == (len(space.row_bytes), sum(sizes))
+    cuts = [cut for one in plan.assignments for cut in space.cuts(one.row_start, one.row_end)]
+    ends = dict.fromkeys((cut.tensor.name for cut in cuts), 0)
+    for cut in cuts:
+        assert cut.byte_start == ends[cut.tensor.name]
+        ends[cut.tensor.name] = cut.byte_end
+    assert (space.num_rows, list(ends.values())) == (len(space.row_bytes), sizes)
 
 
 def test_space_without_tensors_has_no_rows() -> None:

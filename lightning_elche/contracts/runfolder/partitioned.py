@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lightning_elche.contracts.runfolder.checkpoint_format import (
+    FORMAT,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    TREE,
+    optimizer_digest,
+)
 from lightning_elche.contracts.runfolder.jsonfile import parse_object
 from lightning_elche.exceptions import ElCheError
 
 __all__ = ["FILE_SHA256", "CheckpointFault", "PartitionedCheckpoint", "read_partitioned"]
 
 FILE_SHA256 = "file-sha256"  # the algorithm that metadata name
-FORMAT = "elche-checkpoint-1"
-MANIFEST, TREE = "manifest.json", "tree.json"
-MAX_MANIFEST_BYTES = 1 << 28
 BLOCK_BYTES = 1 << 20
-OPTIMIZER = re.compile(r"optimizer-(0|[1-9][0-9]*)(?:@r(0|[1-9][0-9]*))?")
 
 
 class CheckpointFault(ElCheError):
@@ -118,7 +120,7 @@ def _checked(
     content |= {name: manifest[name] for name in ("step", "sync_index")}
     return PartitionedCheckpoint(
         label=label,
-        optimizer_state_sha=_optimizer_state_sha(digests, tree),
+        optimizer_state_sha=optimizer_digest(digests) or tree,  # plain SGD is wholly in there
         content_sha256=hashlib.sha256(_canonical(content)).hexdigest(),
         bytes=sum(told["bytes"] for told in files.values()),
     )
@@ -155,20 +157,6 @@ def _regular(run_dir: Path, file: PurePosixPath) -> Path:
     if path.is_symlink() or not path.is_file():
         raise CheckpointFault(file, "is no regular file" if path.exists() else "is missing")
     return path
-
-
-def _optimizer_state_sha(groups: Mapping[str, str], tree: str) -> str:
-    """Return the digest of the optimizers' states: that of one is the digest of its file.
-
-    For several it is the SHA-256 of their digests in hexadecimal, joined by line ends. Optimizers
-    without tensors, such as plain SGD, are wholly in the tree, and have the digest of that.
-    """
-    found = [(OPTIMIZER.fullmatch(name), sha256) for name, sha256 in groups.items()]
-    numbered = sorted((int(m[1]), int(m[2] or 0), sha256) for m, sha256 in found if m is not None)
-    digests = [sha256 for *_, sha256 in numbered]
-    if len(digests) < 2:
-        return digests[0] if digests else tree
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _canonical(value: object) -> bytes:
