@@ -56,6 +56,11 @@ class PCGradOptions:
             raise ValueError(f"`eps` must be in [0, 1), got {self.eps}.")
         if not 0.0 <= self.conflict_warn <= 1.0:
             raise ValueError(f"`conflict_warn` must be in [0, 1], got {self.conflict_warn}.")
+        if not (self.weighting is None or callable(self.weighting)):
+            raise ValueError(
+                "`weighting` must be a callable, such as one of `torchjd.aggregation`, got "
+                f"{self.weighting!r}."
+            )
         self._check_task_weights()
 
     def _check_task_weights(self) -> None:

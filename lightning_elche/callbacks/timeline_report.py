@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_elche.timeline.aligned import load
 from lightning_elche.timeline.report import write_page
-from lightning_elche.timeline.swimlane import draw_run
+from lightning_elche.timeline.swimlane import draw_run, require_matplotlib
 
 __all__ = ["ReportTarget"]
 
@@ -44,7 +44,7 @@ class ReportTarget:
         if path is None:
             return
         if path.suffix == PICTURE:
-            _check_plot(path)
+            require_matplotlib()
         if not path.resolve().parent.is_dir():
             raise FileNotFoundError(f"`report` must be in an existing folder, got {path}.")
 
@@ -58,12 +58,3 @@ class ReportTarget:
             write_page(timeline, path)
         for note in timeline.notes:
             rank_zero_info(f"{path}: {note}")
-
-
-def _check_plot(report: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401  # found now rather than after hours of training
-    except ModuleNotFoundError as err:
-        raise ModuleNotFoundError(
-            f"`report` ({report}) needs matplotlib. Install `lightning-elche[plot]`."
-        ) from err

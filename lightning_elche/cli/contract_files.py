@@ -20,6 +20,7 @@ __all__ = ["INVALID", "UNREADABLE", "diff", "invalid", "new", "schema", "unread"
 SCHEMAS = {"elche": "gate-train-v1.schema.json", "open": "contract-v1.schema.json"}
 WEAKER, INVALID, UNREADABLE = 1, 2, 3
 UNREAD = "CT-READ"
+MODELINE = "# yaml-language-server: $schema="
 
 
 def validate(options: argparse.Namespace) -> Outcome:
@@ -64,8 +65,9 @@ def schema(options: argparse.Namespace) -> Outcome:
 
 
 def new(_: argparse.Namespace) -> Outcome:
-    """Return the default contract."""
-    return Outcome(result=DEFAULT_TEXT.decode())
+    """Return the default contract, whose first line names the schema as if it lay beside it."""
+    rules = DEFAULT_TEXT.decode().partition("\n")[2]
+    return Outcome(result=f"{MODELINE}{SCHEMAS['elche']}\n{rules}")
 
 
 def invalid(command: str, subject: str, err: ContractError) -> Outcome:

@@ -15,7 +15,7 @@ from lightning_elche.timeline.verdict import told
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Lane", "draw_lanes", "draw_run"]
+__all__ = ["Lane", "draw_lanes", "draw_run", "require_matplotlib"]
 
 ZOOM_EVENTS = 6
 COLUMNS = 900
@@ -31,6 +31,20 @@ class Lane:
 
     label: str
     slices: Sequence[Slice]
+
+
+def require_matplotlib() -> None:
+    """Import matplotlib, which only who wants a picture needs.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as err:
+        raise ModuleNotFoundError(
+            "A picture needs matplotlib. Install `lightning-elche[plot]`."
+        ) from err
 
 
 def draw_run(timeline: RunTimeline, path: Path) -> None:
@@ -66,7 +80,8 @@ def draw_lanes(lanes: Sequence[Lane], path: Path, *, title: str) -> None:
     """
     if not any(lane.slices for lane in lanes):
         raise ValueError("`lanes` must not be empty: a run needs at least one rank that did steps.")
-    from matplotlib.figure import Figure  # only who wants a picture needs matplotlib
+    require_matplotlib()
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     figure = Figure(figsize=(12, 2.6 + 1.0 * len(lanes)), layout="constrained")

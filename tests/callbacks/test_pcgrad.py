@@ -29,6 +29,7 @@ L1, L2 = torch.tensor(1.0, requires_grad=True), torch.tensor(2.0, requires_grad=
         ({"start_step": -1}, "`start_step` must be >= 0, got -1"),
         ({"seed": 2**63}, "`seed` must fit into 64 bits"),
         ({"eps": -1.0}, r"`eps` must be in \[0, 1\), got -1.0"),
+        ({"weighting": "mgda"}, "`weighting` must be a callable, .* got 'mgda'"),
         ({"conflict_warn": 75.0}, r"`conflict_warn` must be in \[0, 1\], got 75.0"),
         ({"task_weights": [1.0, 0.0]}, "`task_weights` must be finite and > 0, got"),
         ({"task_weights": {"a": float("nan")}}, "`task_weights` must be finite and > 0"),

@@ -158,6 +158,8 @@ def test_schema_is_printed(
 
 
 def test_new_prints_the_default_contract(capsys: pytest.CaptureFixture[str]) -> None:
-    """Byte by byte what is in `contracts/`."""
+    """As in `contracts/`, but for where the schema is: what `elche contract schema` printed."""
     assert main(["contract", "new"]) == 0
-    assert capsys.readouterr().out == DEFAULT
+    modeline, rules = capsys.readouterr().out.split("\n", 1)
+    assert modeline == "# yaml-language-server: $schema=gate-train-v1.schema.json"
+    assert rules == DEFAULT.split("\n", 1)[1]

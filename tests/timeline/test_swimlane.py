@@ -60,3 +60,16 @@ def test_import_of_the_drawing_module_does_not_load_matplotlib() -> None:
     code = "import sys, lightning_elche.timeline.swimlane; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "False")
+
+
+def test_picture_without_matplotlib_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody has to know which package brings what is missing."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"Install `lightning-elche\[plot\]`"):
+        draw_lanes(
+            [Lane(label="rank 0", slices=[Slice(0.0, S, {"compute": S})])],
+            tmp_path / "run.png",
+            title="",
+        )
