@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
 
+import lightning_elche
 from lightning_elche.contracts.verdicts import Abort, Violation
 from lightning_elche.exceptions import (
     ContractError,
@@ -13,7 +18,11 @@ from lightning_elche.exceptions import (
     RecoveryHalted,
     WorkerBusy,
 )
+from lightning_elche.partition.errors import PartitionPlanError
 
+ERRORS_PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
+# Caught where they are raised from, wherever that is.
+NEVER_LEAVE = {"CheckpointFault"}
 BROKEN = Violation(
     gate="GATE-TRAIN-005",
     abort=Abort.DIVERGENCE,
@@ -66,3 +75,22 @@ def test_busy_worker_says_why() -> None:
     """And names the task."""
     err = WorkerBusy("publish", "2 of 2 threads are stuck")
     assert str(err) == "Task 'publish' was not taken: 2 of 2 threads are stuck."
+
+
+def kinds_of(error: type[ElCheError]) -> Iterator[type[ElCheError]]:
+    """Yield all kinds but those that the command line keeps to itself."""
+    for kind in error.__subclasses__():
+        if kind.__module__.startswith("lightning_elche.") and ".cli." not in kind.__module__:
+            yield kind
+            yield from kinds_of(kind)
+
+
+def test_page_of_errors_names_each() -> None:
+    """Those of partition plans by their base, `PartitionPlanError and what is below it`."""
+    for module in pkgutil.walk_packages(lightning_elche.__path__, "lightning_elche."):
+        if not module.name.endswith(("__main__", "steplog.fast")):  # runs; needs an extra
+            importlib.import_module(module.name)
+    page = ERRORS_PAGE.read_text(encoding="utf-8")
+    kinds = set(kinds_of(ElCheError)) - set(kinds_of(PartitionPlanError))
+    names = {kind.__name__ for kind in kinds} - NEVER_LEAVE
+    assert {name for name in names if f"`{name}`" not in page} == set()
