@@ -53,6 +53,24 @@ def test_reference_lists_every_public_name_with_a_docstring() -> None:
         assert [part for part in module.__all__ if not getattr(module, part).__doc__] == []
 
 
+def logged_names() -> set[str]:
+    """Return what looks like the name of a metric in callbacks, whoever logs it."""
+    kinds = "elche|emergency|gate|partition|pcgrad|profiler|replay|rollback"
+    sources = (path.read_text(encoding="utf-8") for path in (PACKAGE / "callbacks").glob("*.py"))
+    return {name for text in sources for name in re.findall(rf'"((?:{kinds})/[a-z_/]+)"', text)}
+
+
+def test_pages_name_every_metric() -> None:
+    """In a table of some page; `/median` may stand for the name before it with another ending."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+    rows = [line for page in pages for line in page.splitlines() if line.startswith("| `")]
+    cells = "".join(row.split(" | ")[0] for row in rows)
+    names = logged_names()
+    assert len(names) > 40
+    missing = {name for name in names if f"`{name}`" not in cells}
+    assert {name for name in missing if f"`/{name.rpartition('/')[2]}`" not in cells} == set()
+
+
 def first_block_of_readme() -> list[str]:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
