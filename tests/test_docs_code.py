@@ -59,6 +59,8 @@ def names() -> dict[str, Any]:
         "grad_a": torch.tensor([1.0, 0.0]),
         "grad_b": torch.tensor([-1.0, 1.0]),
         "loader": make_loader(SIZE),
+        "make_data": Data,
+        "make_model": Recorder,
         "model": Recorder(),
         "read": read,
         "step": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def draw_run(timeline: RunTimeline, path: Path) -> None:
     if len(verdicts) > MAX_VERDICTS:
         lines.append(f"... and {len(verdicts) - MAX_VERDICTS} more: see `elche timeline`.")
     title = "\n".join(lines)
-    draw_lanes([Lane(label=_label(rank), slices=rank.slices) for rank in shown], path, title=title)
+    samples = sum(map(_num_samples, timeline.ranks))
+    lanes = [Lane(label=_label(rank, samples), slices=rank.slices) for rank in shown]
+    draw_lanes(lanes, path, title=title)
 
 
 def draw_lanes(lanes: Sequence[Lane], path: Path, *, title: str) -> None:
@@ -169,10 +172,17 @@ def _draw_sums(axes: Axes, lanes: Sequence[Lane]) -> list[str]:
     return [cause for cause in LOOKS if cause in used]
 
 
-def _label(rank: RankTimeline) -> str:
-    points = rank.of_kind("rank")
-    share = f"\n{100.0 * points[-1][1].a['share']:.3g} % of samples" if points else ""
+def _label(rank: RankTimeline, of_all: float) -> str:
+    share = f"\n{100.0 * _num_samples(rank) / of_all:.3g} % of samples" if of_all else ""
     return f"rank {rank.rank}{share}"
+
+
+def _num_samples(rank: RankTimeline) -> float:
+    """Return how many samples the rank has trained since the first averaging event."""
+    return sum(
+        (end_ns - begin_ns) / 1e9 * float(point.a["samples_per_s"])
+        for (begin_ns, _), (end_ns, point) in pairwise(rank.of_kind("rank"))
+    )
 
 
 def _middle(slices: Sequence[Slice]) -> tuple[float, float] | None:

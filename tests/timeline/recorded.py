@@ -30,6 +30,7 @@ class Share:
     input: int = 0
     wait: int = 20
     transfer: int = 30
+    samples_per_s: float = 40.0
 
 
 def header_of(rank: int, world: int, **more: Any) -> dict[str, Any]:
@@ -85,7 +86,9 @@ def record_second(log: EventLog, clock: Clock, index: int, share: Share, **windo
     log.span("average_transfer", left_ns - share.transfer * MS, share.transfer * MS, index=index)
     log.clock(left_ns, average=index)
     log.instant("average", index=index, wait_ns=share.wait * MS, transfer_ns=share.transfer * MS)
-    log.counter("rank", samples_per_s=40.0, share=0.5, anchor=8 + index // 4, duty=1.0)
+    log.counter(
+        "rank", samples_per_s=share.samples_per_s, share=0.5, anchor=8 + index // 4, duty=1.0
+    )
 
 
 def record_run(

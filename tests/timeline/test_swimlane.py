@@ -34,6 +34,15 @@ def test_picture_shows_the_causes_in_their_colours(tmp_path: Path) -> None:
     assert (0xAE, 0x8F, 0xDC) not in colors
 
 
+def test_each_rank_is_named_with_its_part_of_the_samples(tmp_path: Path) -> None:
+    """Of the whole run, whatever its speed was in the last window."""
+    shares = (Share(samples_per_s=60.0), Share(samples_per_s=20.0))
+    draw_run(load(record_run(tmp_path, shares=shares)), tmp_path / "run.svg")
+    picture = (tmp_path / "run.svg").read_text(encoding="utf-8")
+    assert "<!-- 75 % of samples -->" in picture
+    assert "<!-- 25 % of samples -->" in picture
+
+
 @pytest.mark.parametrize("seconds", [1, 2])
 def test_short_run_is_drawn(seconds: int, tmp_path: Path) -> None:
     """Also one whose middle cannot be shown."""
