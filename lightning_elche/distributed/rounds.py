@@ -269,9 +269,9 @@ class Rounds:
 
     def _meet(self, own: Report, *, crosses_nodes: bool) -> AveragingEvent:
         """Meet all ranks: exchange reports, average parameters, derive the next plan."""
-        entered, batches, self.is_meeting = time.perf_counter(), self.window.batches, True
+        self.is_meeting, entered = True, time.perf_counter()
         # Order on every rank: reports, parameters, optimizer states.
-        reports = self._script.event(self._plan.index, batches, self._gather(own))
+        reports = self._script.event(self._plan.index, self.window.batches, self._gather(own))
         gathered = time.perf_counter()
         self._replica.load(self._plan.index)
         self._exchange = self._exchange_replicas(reports, crosses_nodes=crosses_nodes)
