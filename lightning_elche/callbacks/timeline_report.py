@@ -44,7 +44,7 @@ class ReportTarget:
         if path is None:
             return
         if path.suffix == PICTURE:
-            require_matplotlib()
+            require_matplotlib(f"`report` ({path})")
         if not path.resolve().parent.is_dir():
             raise FileNotFoundError(f"`report` must be in an existing folder, got {path}.")
 

@@ -34,8 +34,11 @@ class Lane:
     slices: Sequence[Slice]
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(what: str = "A picture") -> None:
     """Import matplotlib, which only who wants a picture needs.
+
+    Args:
+        what: What asks for it, as the error shall name it.
 
     Raises:
         ModuleNotFoundError: If it is not installed.
@@ -44,7 +47,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as err:
         raise ModuleNotFoundError(
-            "A picture needs matplotlib. Install `lightning-elche[plot]`."
+            f"{what} needs matplotlib. Install `lightning-elche[plot]`."
         ) from err
 
 
@@ -64,8 +67,12 @@ def draw_run(timeline: RunTimeline, path: Path) -> None:
     if len(verdicts) > MAX_VERDICTS:
         lines.append(f"... and {len(verdicts) - MAX_VERDICTS} more: see `elche timeline`.")
     title = "\n".join(lines)
-    samples = sum(map(_num_samples, timeline.ranks))
-    lanes = [Lane(label=_label(rank, samples), slices=rank.slices) for rank in shown]
+    samples = [_num_samples(rank) for rank in timeline.ranks]
+    of_all = sum(samples)  # also of ranks that are not shown
+    lanes = [
+        Lane(label=_label(rank, own, of_all), slices=rank.slices)
+        for rank, own in zip(shown, samples, strict=False)
+    ]
     draw_lanes(lanes, path, title=title)
 
 
@@ -172,13 +179,16 @@ def _draw_sums(axes: Axes, lanes: Sequence[Lane]) -> list[str]:
     return [cause for cause in LOOKS if cause in used]
 
 
-def _label(rank: RankTimeline, of_all: float) -> str:
-    share = f"\n{100.0 * _num_samples(rank) / of_all:.3g} % of samples" if of_all else ""
+def _label(rank: RankTimeline, samples: float, of_all: float) -> str:
+    share = f"\n{100.0 * samples / of_all:.3g} % of samples" if of_all else ""
     return f"rank {rank.rank}{share}"
 
 
 def _num_samples(rank: RankTimeline) -> float:
-    """Return how many samples the rank has trained since the first averaging event."""
+    """Return how many samples the rank has trained since the first averaging event.
+
+    Where there are so many events that only every n-th is kept, it stands for those before it.
+    """
     return sum(
         (end_ns - begin_ns) / 1e9 * float(point.a["samples_per_s"])
         for (begin_ns, _), (end_ns, point) in pairwise(rank.of_kind("rank"))

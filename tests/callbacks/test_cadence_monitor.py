@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def test_report_into_a_missing_folder_is_refused_at_start(tmp_path: Path) -> Non
     """Not after hours of training."""
     monitor = CadenceMonitor(report=tmp_path / "missing" / "lanes.png")
     with pytest.raises(FileNotFoundError, match="`report` must be in an existing folder"):
+        fit(1, val_size=8, callbacks=[monitor], default_root_dir=tmp_path)
+
+
+def test_picture_without_matplotlib_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not after hours of it; the error names the option and the extra."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monitor = CadenceMonitor(report=tmp_path / "run.png")
+    with pytest.raises(ModuleNotFoundError, match=r"`report` \(.*run.png\) .*elche\[plot\]"):
         fit(1, val_size=8, callbacks=[monitor], default_root_dir=tmp_path)
 
 
